@@ -1,5 +1,5 @@
-// ASSERT: broken logic ends the process, in every build, with the values that broke it. Input from a peer, a client or a
-// disk is never asserted on; that is a Result or an enum (docs/internals/architecture.md, "Three kinds of wrong").
+// ASSERT: broken logic ends the process, in every build, with the values that broke it. Input from a peer, a client or
+// a disk is never asserted on; that is a Result or an enum (docs/internals/architecture.md, "Three kinds of wrong").
 #pragma once
 
 #include <string>
@@ -8,7 +8,8 @@
 
 namespace conclave {
 
-[[noreturn]] void assertion_failed(const char* file, int line, const char* expression, const std::string& values) noexcept;
+[[noreturn]] void assertion_failed(const char* file, int line, const char* expression,
+                                   const std::string& values) noexcept;
 
 // Called once, just before a failed assertion ends the process: the simulator prints its seed there. Not called from
 // production code. The hook must not return to the asserting code in any other way than by returning.
@@ -17,11 +18,11 @@ void set_assertion_hook(AssertionHook hook) noexcept;
 
 }  // namespace conclave
 
-#define ASSERT(condition)                                                      \
-  do {                                                                         \
-    if (!(condition)) [[unlikely]] {                                           \
-      ::conclave::assertion_failed(__FILE__, __LINE__, #condition, {});        \
-    }                                                                          \
+#define ASSERT(condition)                                               \
+  do {                                                                  \
+    if (!(condition)) [[unlikely]] {                                    \
+      ::conclave::assertion_failed(__FILE__, __LINE__, #condition, {}); \
+    }                                                                   \
   } while (false)
 
 // With a message of fmt form: ASSERT_MSG(a < b, "a {} b {}", a, b).
@@ -33,14 +34,14 @@ void set_assertion_hook(AssertionHook hook) noexcept;
   } while (false)
 
 // Compares and prints both sides: ASSERT_CMP(applied, <=, committed).
-#define ASSERT_CMP(left, op, right)                                                                       \
-  do {                                                                                                    \
-    const auto& assert_left_ = (left);                                                                    \
-    const auto& assert_right_ = (right);                                                                  \
-    if (!(assert_left_ op assert_right_)) [[unlikely]] {                                                  \
-      ::conclave::assertion_failed(__FILE__, __LINE__, #left " " #op " " #right,                          \
-                                   ::fmt::format("left {} right {}", assert_left_, assert_right_));       \
-    }                                                                                                     \
+#define ASSERT_CMP(left, op, right)                                                                 \
+  do {                                                                                              \
+    const auto& assert_left_ = (left);                                                              \
+    const auto& assert_right_ = (right);                                                            \
+    if (!(assert_left_ op assert_right_)) [[unlikely]] {                                            \
+      ::conclave::assertion_failed(__FILE__, __LINE__, #left " " #op " " #right,                    \
+                                   ::fmt::format("left {} right {}", assert_left_, assert_right_)); \
+    }                                                                                               \
   } while (false)
 
 #define UNREACHABLE() ::conclave::assertion_failed(__FILE__, __LINE__, "unreachable", {})

@@ -1,5 +1,5 @@
-// Bytes: views, shared immutable buffers, and little-endian encoding with bounds. A decoder never reads past its end and
-// never allocates more than the bytes present.
+// Bytes: views, shared immutable buffers, and little-endian encoding with bounds. A decoder never reads past its end
+// and never allocates more than the bytes present.
 #pragma once
 
 #include <atomic>
@@ -16,9 +16,9 @@ namespace conclave {
 // Views of bytes are string_views: keys, values and protobuf fields already are.
 using ByteView = std::string_view;
 
-// Immutable bytes with shared ownership, one allocation, one pointer wide. Copies may be held and dropped on any thread;
-// the bytes themselves never change. An entry's payload is copied into one of these once and shared by the log in memory,
-// the disk batch and the messages to peers.
+// Immutable bytes with shared ownership, one allocation, one pointer wide. Copies may be held and dropped on any
+// thread; the bytes themselves never change. An entry's payload is copied into one of these once and shared by the log
+// in memory, the disk batch and the messages to peers.
 class SharedBytes {
  public:
   SharedBytes() = default;
@@ -107,8 +107,8 @@ class ByteWriter {
   std::string& out_;
 };
 
-// Reads what ByteWriter wrote, and anything else without harm: past the first fault every read returns zero or empty and
-// ok() is false, so that a decoder reads all its fields and asks once.
+// Reads what ByteWriter wrote, and anything else without harm: past the first fault every read returns zero or empty
+// and ok() is false, so that a decoder reads all its fields and asks once.
 class ByteReader {
  public:
   explicit ByteReader(ByteView bytes) : rest_(bytes) {}

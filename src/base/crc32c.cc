@@ -64,8 +64,12 @@ uint32_t crc32c_portable(ByteView bytes, uint32_t seed) {
   return ~crc;
 }
 
-uint32_t crc32c(ByteView bytes, uint32_t seed) { return kImplementation(bytes, seed); }
+uint32_t crc32c(ByteView bytes, uint32_t seed) {
+  return kImplementation(bytes, seed);
+}
 
-bool crc32c_is_hardware() { return kImplementation != crc32c_portable; }
+bool crc32c_is_hardware() {
+  return kImplementation != crc32c_portable;
+}
 
 }  // namespace conclave

@@ -19,6 +19,8 @@ enum class EntryType : uint8_t {
   kConfiguration = 3,  // payload is an encoded Membership
 };
 
+[[nodiscard]] std::string_view to_string(EntryType type);
+
 struct Entry {
   LogIndex index;
   Term term;  // of a hole: zero if not known
@@ -40,7 +42,22 @@ struct Vote {
   Term term;
   NodeId candidate;
   Incarnation incarnation;
+  // This server has promised leaders not to vote for others for a while (clock-lease reads): after a restart it votes
+  // for nobody for one such period. Durable before the first promise is given.
+  bool promises = false;
   friend bool operator==(const Vote&, const Vote&) = default;
+};
+
+// What one server is known to have had durable: in this life, under this identity, this term and, in it, the log up to
+// this position. Spread to all members with the commit index, so that a server whose disk was rolled back is told by
+// any peer that is alive (fault D13).
+struct Floor {
+  NodeId node;
+  Boot boot;
+  Incarnation incarnation;
+  Term term;
+  Position last;
+  friend bool operator==(const Floor&, const Floor&) = default;
 };
 
 // The newest snapshot: the state after applying `last`, and the membership in force there.
@@ -53,10 +70,10 @@ struct SnapshotMark {
 // Why a server may not vote with what it found on its disk.
 enum class Certainty : uint8_t {
   kCertain,
-  kLastUncertain,   // the last acknowledged batch cannot be told from damage
-  kVoteUncertain,   // no good copy of the newest vote
-  kEmpty,           // nothing there, though this server has lived before or joins an old cluster
-  kRolledBack,      // behind what a peer knows this server acknowledged
+  kLastUncertain,  // the last acknowledged batch cannot be told from damage
+  kVoteUncertain,  // no good copy of the newest vote
+  kEmpty,          // nothing there, though this server has lived before or joins an old cluster
+  kRolledBack,     // behind what a peer knows this server acknowledged
 };
 [[nodiscard]] std::string_view to_string(Certainty certainty);
 
@@ -69,7 +86,8 @@ struct Recovered {
   SnapshotMark snapshot;
   std::vector<Entry> entries;
   Position last;
-  LogIndex commit;  // a commit mark that was durable; may lag
+  LogIndex commit;            // a commit mark that was durable; may lag
+  std::vector<Floor> floors;  // of the peers, as of that mark
 };
 
 }  // namespace conclave

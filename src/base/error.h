@@ -16,14 +16,14 @@ enum class ErrorCode : uint8_t {
   kMalformed,        // bytes that are not what they should be
   kNotFound,
   kAlreadyExists,
-  kOutOfRange,      // past the end of the file or the range kept
-  kIo,              // the device failed; for a write or sync: nothing may be acknowledged after it, ever
-  kUnreadable,      // a read failed or returned what cannot be; a copy elsewhere may serve
-  kNoSpace,         // the device is full: an expected state
-  kLocked,          // somebody else holds it
-  kForeign,         // it belongs to another cluster or member
-  kVersion,         // written by a version this one does not know
-  kCrashed,         // simulation only: this machine lost power during the call
+  kOutOfRange,  // past the end of the file or the range kept
+  kIo,          // the device failed; for a write or sync: nothing may be acknowledged after it, ever
+  kUnreadable,  // a read failed or returned what cannot be; a copy elsewhere may serve
+  kNoSpace,     // the device is full: an expected state
+  kLocked,      // somebody else holds it
+  kForeign,     // it belongs to another cluster or member
+  kVersion,     // written by a version this one does not know
+  kCrashed,     // simulation only: this machine lost power during the call
 };
 
 [[nodiscard]] std::string_view to_string(ErrorCode code);
@@ -45,11 +45,11 @@ template <class... Args>
 }  // namespace conclave
 
 // Leaves the function with the error of `expression`, if it has one. For expressions whose value is not needed.
-#define RETURN_IF_ERROR(expression)                                             \
-  do {                                                                          \
-    if (auto status_ = (expression); !status_) [[unlikely]] {                   \
-      return std::unexpected(std::move(status_).error());                       \
-    }                                                                           \
+#define RETURN_IF_ERROR(expression)                           \
+  do {                                                        \
+    if (auto status_ = (expression); !status_) [[unlikely]] { \
+      return std::unexpected(std::move(status_).error());     \
+    }                                                         \
   } while (false)
 
 #define CONCLAVE_CONCAT_INNER(a, b) a##b
@@ -58,7 +58,8 @@ template <class... Args>
 // ASSIGN_OR_RETURN(auto file, disk.open(name)): the value, or the error to the caller.
 #define ASSIGN_OR_RETURN(declaration, expression) \
   ASSIGN_OR_RETURN_INNER(CONCLAVE_CONCAT(result_, __LINE__), declaration, expression)
-#define ASSIGN_OR_RETURN_INNER(temporary, declaration, expression)                   \
-  auto temporary = (expression);                                                     \
-  if (!temporary) [[unlikely]] return std::unexpected(std::move(temporary).error()); \
+#define ASSIGN_OR_RETURN_INNER(temporary, declaration, expression) \
+  auto temporary = (expression);                                   \
+  if (!temporary) [[unlikely]]                                     \
+    return std::unexpected(std::move(temporary).error());          \
   declaration = std::move(*temporary)

@@ -17,8 +17,8 @@ inline constexpr size_t kEntryBytesMax = size_t{8} << 20;
 // One message between peers: a batch of entries is cut before it, a single largest entry still fits.
 inline constexpr size_t kPeerMessageBytesMax = kEntryBytesMax + (size_t{64} << 10);
 
-// Entries in one message between peers. Bounds the work of one step; 64-byte entries fill 64 KiB here, more gains nothing
-// (a 64 KiB write costs no more than 4 KiB on the disks measured).
+// Entries in one message between peers. Bounds the work of one step; 64-byte entries fill 64 KiB here, more gains
+// nothing (a 64 KiB write costs no more than 4 KiB on the disks measured).
 inline constexpr size_t kEntriesPerMessageMax = 1024;
 
 // Terms and indexes above this are refused from a peer: at a million a second they take 146,000 years to reach, and the

@@ -3,43 +3,28 @@
 #include <algorithm>
 
 #include "base/assert.h"
-#include "base/entry.h"
 
 namespace conclave {
 namespace {
 
 constexpr uint8_t kFormatVersion = 1;
 
-bool counts_as_voter(Role role) { return role == Role::kVoter; }
+bool counts_as_voter(MemberRole role) {
+  return role == MemberRole::kVoter;
+}
 
 }  // namespace
 
-std::string_view to_string(Role role) {
+std::string_view to_string(MemberRole role) {
   switch (role) {
-    case Role::kNone:
+    case MemberRole::kNone:
       return "none";
-    case Role::kVoter:
+    case MemberRole::kVoter:
       return "voter";
-    case Role::kLearner:
+    case MemberRole::kLearner:
       return "learner";
-    case Role::kPromotable:
+    case MemberRole::kPromotable:
       return "promotable learner";
-  }
-  return "unknown";
-}
-
-std::string_view to_string(Certainty certainty) {
-  switch (certainty) {
-    case Certainty::kCertain:
-      return "certain";
-    case Certainty::kLastUncertain:
-      return "last position uncertain";
-    case Certainty::kVoteUncertain:
-      return "vote uncertain";
-    case Certainty::kEmpty:
-      return "empty";
-    case Certainty::kRolledBack:
-      return "rolled back";
   }
   return "unknown";
 }
@@ -47,7 +32,7 @@ std::string_view to_string(Certainty certainty) {
 Membership Membership::of_voters(std::span<const NodeId> ids) {
   Membership membership;
   for (NodeId id : ids) {
-    const bool fits = membership.set({.id = id, .role = Role::kVoter, .incarnation = Incarnation(1)});
+    const bool fits = membership.set({.id = id, .role = MemberRole::kVoter, .incarnation = Incarnation(1)});
     ASSERT(fits);
   }
   return membership;
@@ -113,8 +98,8 @@ Membership Membership::joint_to(const Membership& target) const {
 Membership Membership::leave_joint() const {
   Membership target;
   for (Member member : members()) {
-    if (member.role == Role::kNone) continue;
-    member.role_before = Role::kNone;
+    if (member.role == MemberRole::kNone) continue;
+    member.role_before = MemberRole::kNone;
     member.incarnation_before = Incarnation();
     target.set(member);
   }
@@ -128,14 +113,15 @@ std::string_view Membership::invalid_reason() const {
     const Member& member = members_[i];
     if (!member.id.is_set()) return "member without an id";
     if (i > 0 && !(members_[i - 1].id < member.id)) return "members out of order";
-    if (!joint_ && (member.role_before != Role::kNone || member.incarnation_before.value() != 0)) {
+    if (!joint_ && (member.role_before != MemberRole::kNone || member.incarnation_before.value() != 0)) {
       return "leftovers of a joint change";
     }
-    if (member.role == Role::kNone && member.role_before == Role::kNone) return "member without a role";
-    if (member.role == Role::kVoter && member.incarnation.value() == 0) return "voter without an incarnation";
-    if (member.role_before == Role::kVoter && member.incarnation_before.value() == 0) return "voter without an incarnation";
-    voters += member.role == Role::kVoter ? 1 : 0;
-    voters_before += member.role_before == Role::kVoter ? 1 : 0;
+    if (member.role == MemberRole::kNone && member.role_before == MemberRole::kNone) return "member without a role";
+    if (member.role == MemberRole::kVoter && member.incarnation.value() == 0) return "voter without an incarnation";
+    if (member.role_before == MemberRole::kVoter && member.incarnation_before.value() == 0)
+      return "voter without an incarnation";
+    voters += member.role == MemberRole::kVoter ? 1 : 0;
+    voters_before += member.role_before == MemberRole::kVoter ? 1 : 0;
   }
   if (voters == 0) return "no voter";
   if (joint_ && voters_before == 0) return "no voter before";
@@ -178,8 +164,8 @@ Result<Membership> Membership::decode(ByteView bytes) {
       member.incarnation_before = Incarnation(reader.varint());
     }
     if (!reader.ok() || role > 3 || role_before > 3) return fail(ErrorCode::kMalformed, "membership: bad member");
-    member.role = static_cast<Role>(role);
-    member.role_before = static_cast<Role>(role_before);
+    member.role = static_cast<MemberRole>(role);
+    member.role_before = static_cast<MemberRole>(role_before);
     // Appended as they come: the order is checked below, so that each membership has one encoding.
     membership.members_[membership.size_++] = member;
   }
@@ -200,9 +186,10 @@ std::string Membership::describe() const {
     if (incarnation > Incarnation(1)) list += fmt::format("/{}", incarnation);
   };
   for (const Member& member : members()) {
-    if (member.role_before == Role::kVoter) add(before, member.id, member.incarnation_before);
-    if (member.role == Role::kVoter) add(after, member.id, member.incarnation);
-    if (member.role == Role::kLearner || member.role == Role::kPromotable) add(learners, member.id, Incarnation());
+    if (member.role_before == MemberRole::kVoter) add(before, member.id, member.incarnation_before);
+    if (member.role == MemberRole::kVoter) add(after, member.id, member.incarnation);
+    if (member.role == MemberRole::kLearner || member.role == MemberRole::kPromotable)
+      add(learners, member.id, Incarnation());
   }
   std::string text = joint_ ? fmt::format("({})->({})", before, after) : after;
   if (!learners.empty()) text += " learners " + learners;

@@ -1,6 +1,6 @@
-// Who takes part in one group, and under which identity. A voter is (server, incarnation): a server that lost what it had
-// promised comes back as another voter, by a joint change, and its old identity never acts again. So re-admission needs no
-// rule of its own beyond joint consensus (dissertation 4.3).
+// Who takes part in one group, and under which identity. A voter is (server, incarnation): a server that lost what it
+// had promised comes back as another voter, by a joint change, and its old identity never acts again. So re-admission
+// needs no rule of its own beyond joint consensus (dissertation 4.3).
 #pragma once
 
 #include <array>
@@ -16,26 +16,26 @@
 
 namespace conclave {
 
-enum class Role : uint8_t {
+enum class MemberRole : uint8_t {
   kNone = 0,        // not a member of this configuration
   kVoter = 1,       // counts in every quorum
   kLearner = 2,     // receives the log, counts nowhere
   kPromotable = 3,  // a learner whose add asked that it become a voter once caught up
 };
-[[nodiscard]] std::string_view to_string(Role role);
+[[nodiscard]] std::string_view to_string(MemberRole role);
 
 struct Member {
   NodeId id;
-  Role role = Role::kNone;  // in the newest configuration
+  MemberRole role = MemberRole::kNone;  // in the newest configuration
   Incarnation incarnation;
   // In the configuration being left, while the change is joint; otherwise none and zero.
-  Role role_before = Role::kNone;
+  MemberRole role_before = MemberRole::kNone;
   Incarnation incarnation_before;
   friend bool operator==(const Member&, const Member&) = default;
 };
 
-// One configuration, or two while a joint change is under way. A value without heap: at most kMembersMax members, sorted
-// by id. Made valid by decode() and by the functions here; an invalid one never reaches raft.
+// One configuration, or two while a joint change is under way. A value without heap: at most kMembersMax members,
+// sorted by id. Made valid by decode() and by the functions here; an invalid one never reaches raft.
 class Membership {
  public:
   Membership() = default;
@@ -62,8 +62,8 @@ class Membership {
   // The configuration a joint one leads to: what stands before is dropped, members without a role too.
   [[nodiscard]] Membership leave_joint() const;
 
-  // Why this cannot be a configuration, or empty: no voter in one of the two, a voter without incarnation, leftovers of a
-  // joint change outside one.
+  // Why this cannot be a configuration, or empty: no voter in one of the two, a voter without incarnation, leftovers of
+  // a joint change outside one.
   [[nodiscard]] std::string_view invalid_reason() const;
 
   // Version 1 of the format, documented in docs/internals/formats/membership.md.

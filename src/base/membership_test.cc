@@ -17,7 +17,7 @@ Membership three() {
 TEST(Membership, JointChangeKeepsBothSides) {
   Membership target = three();
   target.remove(NodeId(3));
-  target.set({.id = NodeId(4), .role = Role::kVoter, .incarnation = Incarnation(1)});
+  target.set({.id = NodeId(4), .role = MemberRole::kVoter, .incarnation = Incarnation(1)});
   const Membership joint = three().joint_to(target);
   EXPECT_EQ(joint.invalid_reason(), "");
   EXPECT_EQ(joint.describe(), "(1 2 3)->(1 2 4)");
@@ -28,7 +28,7 @@ TEST(Membership, JointChangeKeepsBothSides) {
 
 TEST(Membership, ReadmissionIsAChangeOfVoter) {
   Membership target = three();
-  target.set({.id = NodeId(3), .role = Role::kVoter, .incarnation = Incarnation(2)});
+  target.set({.id = NodeId(3), .role = MemberRole::kVoter, .incarnation = Incarnation(2)});
   const Membership joint = three().joint_to(target);
   EXPECT_EQ(joint.describe(), "(1 2 3)->(1 2 3/2)");
   EXPECT_TRUE(joint.is_voter(NodeId(3), Incarnation(1)));
@@ -40,7 +40,7 @@ TEST(Membership, ReadmissionIsAChangeOfVoter) {
 
 TEST(Membership, EncodingRoundTrips) {
   Membership target = three();
-  target.set({.id = NodeId(9), .role = Role::kPromotable});
+  target.set({.id = NodeId(9), .role = MemberRole::kPromotable});
   for (const Membership& membership : {three(), target, three().joint_to(target)}) {
     std::string bytes;
     membership.encode(bytes);
@@ -74,9 +74,10 @@ TEST(Membership, RandomBytesNeverMakeAnInvalidOne) {
 
 TEST(Membership, HoldsItsLimit) {
   Membership membership;
-  for (uint64_t i = 1; i <= kMembersMax; ++i) EXPECT_TRUE(membership.set({.id = NodeId(i), .role = Role::kLearner}));
-  EXPECT_FALSE(membership.set({.id = NodeId(99), .role = Role::kLearner}));
-  EXPECT_TRUE(membership.set({.id = NodeId(1), .role = Role::kVoter, .incarnation = Incarnation(1)}));
+  for (uint64_t i = 1; i <= kMembersMax; ++i)
+    EXPECT_TRUE(membership.set({.id = NodeId(i), .role = MemberRole::kLearner}));
+  EXPECT_FALSE(membership.set({.id = NodeId(99), .role = MemberRole::kLearner}));
+  EXPECT_TRUE(membership.set({.id = NodeId(1), .role = MemberRole::kVoter, .incarnation = Incarnation(1)}));
   EXPECT_EQ(membership.invalid_reason(), "");
 }
 

@@ -40,8 +40,8 @@ uint64_t Random::below(uint64_t bound) {
 }
 
 Duration Random::exponential(Duration mean) {
-  // -ln(u) by halves: the leading zeros of a uniform word are geometric with mean 1 and give the integer part of -log2(u);
-  // the bits after the leading one, taken linearly, its fraction. ln 2 is 693147/1000000.
+  // -ln(u) by halves: the leading zeros of a uniform word are geometric with mean 1 and give the integer part of
+  // -log2(u); the bits after the leading one, taken linearly, its fraction. ln 2 is 693147/1000000.
   const uint64_t word = next() | 1;  // at most 63 leading zeros
   const auto zeros = static_cast<uint64_t>(std::countl_zero(word));
   const uint64_t mantissa = zeros == 63 ? 0 : (word << (zeros + 1)) >> 44;  // 20 bits

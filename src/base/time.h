@@ -26,6 +26,8 @@ inline constexpr Instant kNever = Instant::max();
 }
 
 // Nanoseconds since the clock's own zero; for traces and digests.
-[[nodiscard]] constexpr int64_t to_nanoseconds(Instant t) { return t.time_since_epoch().count(); }
+[[nodiscard]] constexpr int64_t to_nanoseconds(Instant t) {
+  return t.time_since_epoch().count();
+}
 
 }  // namespace conclave

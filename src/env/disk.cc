@@ -21,7 +21,9 @@ AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
   return *this;
 }
 
-AlignedBuffer::~AlignedBuffer() { std::free(data_); }
+AlignedBuffer::~AlignedBuffer() {
+  std::free(data_);
+}
 
 void AlignedBuffer::reserve(size_t capacity, size_t keep) {
   if (capacity <= capacity_) return;

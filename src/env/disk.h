@@ -1,12 +1,13 @@
-// Disk: the files of one data directory, as the log and the snapshots see them. Calls block their thread and are made by
-// one thread per disk; in the simulator a call returns at once and its time passes before the next one.
+// Disk: the files of one data directory, as the log and the snapshots see them. Calls block their thread and are made
+// by one thread per disk; in the simulator a call returns at once and its time passes before the next one.
 //
 // What is durable: bytes after sync() or write_durable() of their file, and names (created, renamed, removed) after
-// sync_directory() of their directory. Until then a crash may keep any subset of the sectors written, and any of the names.
+// sync_directory() of their directory. Until then a crash may keep any subset of the sectors written, and any of the
+// names.
 //
-// A failed write, write_durable, sync or sync_directory leaves unknown what is on the disk and may have made the page cache
-// lie: it must never be tried again, nothing after it acknowledged, and the process ends (faults D7, D8). kNoSpace from
-// write or resize is the exception: nothing was promised and the disk is sound.
+// A failed write, write_durable, sync or sync_directory leaves unknown what is on the disk and may have made the page
+// cache lie: it must never be tried again, nothing after it acknowledged, and the process ends (faults D7, D8).
+// kNoSpace from write or resize is the exception: nothing was promised and the disk is sound.
 #pragma once
 
 #include <cstddef>
@@ -30,8 +31,8 @@ class File {
   [[nodiscard]] virtual Status read(uint64_t offset, std::span<char> into) = 0;
   // Into the cache; extends the file where needed.
   [[nodiscard]] virtual Status write(uint64_t offset, ByteView bytes) = 0;
-  // Bytes and any change of size are durable when this returns. For a file opened direct, offset, size and address of the
-  // bytes are multiples of kBlockBytes.
+  // Bytes and any change of size are durable when this returns. For a file opened direct, offset, size and address of
+  // the bytes are multiples of kBlockBytes.
   [[nodiscard]] virtual Status write_durable(uint64_t offset, ByteView bytes) = 0;
   // All that was written to this file is durable when this returns.
   [[nodiscard]] virtual Status sync() = 0;
@@ -48,7 +49,8 @@ enum class OpenMode : uint8_t {
 
 struct OpenOptions {
   OpenMode mode = OpenMode::kRead;
-  // Past the page cache, each write durable by itself (O_DIRECT | O_DSYNC). kInvalidArgument where the file system cannot.
+  // Past the page cache, each write durable by itself (O_DIRECT | O_DSYNC). kInvalidArgument where the file system
+  // cannot.
   bool direct = false;
 };
 

@@ -27,8 +27,8 @@ class NetworkReceiver {
   virtual void on_link_broken(NodeId peer) = 0;
 };
 
-// Links to the peers of one cluster. Sending never blocks, frames of one lane to one peer keep their order while the link
-// stands, and any frame may be lost; queues are bounded and what does not fit is dropped and counted.
+// Links to the peers of one cluster. Sending never blocks, frames of one lane to one peer keep their order while the
+// link stands, and any frame may be lost; queues are bounded and what does not fit is dropped and counted.
 class Network {
  public:
   virtual ~Network() = default;

@@ -16,8 +16,12 @@ std::chrono::nanoseconds read_clock(clockid_t id) {
 
 }  // namespace
 
-Instant PosixClock::now() { return Instant(read_clock(CLOCK_BOOTTIME)); }
+Instant PosixClock::now() {
+  return Instant(read_clock(CLOCK_BOOTTIME));
+}
 
-int64_t PosixClock::wall_milliseconds() { return to_milliseconds(read_clock(CLOCK_REALTIME)); }
+int64_t PosixClock::wall_milliseconds() {
+  return to_milliseconds(read_clock(CLOCK_REALTIME));
+}
 
 }  // namespace conclave::env

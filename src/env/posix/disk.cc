@@ -27,7 +27,9 @@ std::unexpected<Error> fail_errno(const char* call, std::string_view path, int e
   return fail(code, "{} {}: {}", call, path, strerror_r(error, text, sizeof(text)));
 }
 
-std::string terminated(std::string_view path) { return path.empty() ? std::string(".") : std::string(path); }
+std::string terminated(std::string_view path) {
+  return path.empty() ? std::string(".") : std::string(path);
+}
 
 class PosixFile final : public File {
  public:
@@ -77,7 +79,7 @@ class PosixFile final : public File {
   }
 
   Result<uint64_t> size() override {
-    struct stat status {};
+    struct stat status{};
     if (fstat(descriptor_, &status) != 0) return fail_errno("fstat", path_, errno);
     return static_cast<uint64_t>(status.st_size);
   }
@@ -112,7 +114,9 @@ Result<std::unique_ptr<PosixDisk>> PosixDisk::open_directory(const std::string& 
   return std::unique_ptr<PosixDisk>(new PosixDisk(descriptor));
 }
 
-PosixDisk::~PosixDisk() { ::close(descriptor_); }
+PosixDisk::~PosixDisk() {
+  ::close(descriptor_);
+}
 
 Result<std::unique_ptr<File>> PosixDisk::open(std::string_view path, OpenOptions options) {
   int flags = O_CLOEXEC;
@@ -188,7 +192,7 @@ Result<std::unique_ptr<DirectoryLock>> PosixDisk::lock() {
 }
 
 Result<uint64_t> PosixDisk::free_bytes() {
-  struct statvfs status {};
+  struct statvfs status{};
   if (fstatvfs(descriptor_, &status) != 0) return fail_errno("fstatvfs", "", errno);
   return static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
 }

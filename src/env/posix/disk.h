@@ -7,8 +7,8 @@
 
 namespace conclave::env {
 
-// A directory of the real file system. Names are resolved against an open descriptor of it, so that the directory may be
-// renamed under a running server without harm.
+// A directory of the real file system. Names are resolved against an open descriptor of it, so that the directory may
+// be renamed under a running server without harm.
 class PosixDisk final : public Disk {
  public:
   // The directory must exist.
