@@ -77,7 +77,6 @@ class Encoder {
     put(body.commit);
     put(body.round);
     put(static_cast<uint64_t>(body.promise.count()));
-    put(body.assigned);
     put(uint64_t{body.floors.size});
     for (const Floor& floor : body.floors.view()) put(floor);
     put(body.entries);
@@ -91,6 +90,7 @@ class Encoder {
     put(body.hint);
   }
   void operator()(const SnapshotChunk& body) {
+    put(body.pull);
     put(body.mark.last);
     std::string membership;
     body.mark.membership.encode(membership);
@@ -101,6 +101,7 @@ class Encoder {
     writer_.sized(body.bytes);
   }
   void operator()(const SnapshotReply& body) {
+    put(body.pull);
     put(body.last);
     put(body.offset);
     put(body.installed);
@@ -208,7 +209,6 @@ class Decoder {
       return;
     }
     body.promise = Duration(static_cast<int64_t>(promise));
-    get(body.assigned);
     uint64_t floors = 0;
     get(floors);
     if (floors > kMembersMax) {
@@ -228,6 +228,7 @@ class Decoder {
     get(body.hint);
   }
   void operator()(SnapshotChunk& body) {
+    get(body.pull);
     get(body.mark.last);
     Result<Membership> membership = Membership::decode(reader_.sized());
     if (!membership) {
@@ -241,6 +242,7 @@ class Decoder {
     bytes = std::string(reader_.sized());
   }
   void operator()(SnapshotReply& body) {
+    get(body.pull);
     get(body.last);
     get(body.offset);
     get(body.installed);

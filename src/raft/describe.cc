@@ -48,7 +48,6 @@ struct BodyDescriber {
     std::string text = fmt::format("append prev {} commit {} round {}", describe(body.prev), body.commit, body.round);
     if (!body.entries.empty()) text += " " + describe(body.entries);
     if (body.promise > Duration::zero()) text += " wants-promise";
-    if (body.assigned.value() > 0) text += fmt::format(" assigned {}", body.assigned);
     return text;
   }
   std::string operator()(const AppendReply& body) const {
@@ -59,8 +58,8 @@ struct BodyDescriber {
     return text;
   }
   std::string operator()(const SnapshotChunk& body) const {
-    return fmt::format("snapshot {} offset {} bytes {} of {}", describe(body.mark.last), body.offset, body.bytes.size(),
-                       body.total);
+    return fmt::format("snapshot {} offset {} bytes {} of {}{}", describe(body.mark.last), body.offset,
+                       body.bytes.size(), body.total, body.pull > 0 ? fmt::format(" for pull {}", body.pull) : "");
   }
   std::string operator()(const SnapshotReply& body) const {
     return fmt::format("snapshot-reply {} offset {}{}", describe(body.last), body.offset,
@@ -105,8 +104,9 @@ std::string describe(const Write& write) {
 std::string describe(const Status& status) {
   std::string text = fmt::format("{} t{} leader {} last {} commit {} durable {}", to_string(status.role), status.term,
                                  status.leader, describe(status.last), status.commit, status.durable);
-  if (status.incarnation.value() == 0) text += fmt::format(" may not vote ({})", to_string(status.certainty));
-  if (!status.proven && status.incarnation.value() != 0) text += " unproven";
+  if (!status.voter)
+    text += fmt::format(" no voter (incarnation {}, {})", status.incarnation, to_string(status.certainty));
+  if (!status.proven) text += " unproven";
   if (status.has_gap) text += " gap";
   if (status.transferring) text += " transferring";
   if (status.quorum_lost) text += " quorum lost";

@@ -102,18 +102,28 @@ void Raft::campaign(bool transfer) {
   tally();
 }
 
+// A quorum of those whose answer counts(peer) accepts, this server among them.
+template <class Counts>
+bool Raft::has_campaign_quorum(Counts&& counts) const {
+  return has_quorum(membership(), [&](NodeId id, Incarnation incarnation) {
+    if (id == options_.self) return vote_.incarnation == incarnation;
+    const Peer* peer = find_peer(id);
+    return counts_as(*peer, incarnation) && counts(peer->campaign);
+  });
+}
+
+// A quorum answered, and would have granted but for the log.
+bool Raft::is_stopped_by_log() const {
+  using Campaign = Peer::Campaign;
+  return pull_.peer.is_set() &&
+         has_campaign_quorum([](Campaign c) { return c == Campaign::kGranted || c == Campaign::kBehind; });
+}
+
 void Raft::tally() {
+  using Campaign = Peer::Campaign;
   const bool pre = role_ == Role::kPreCandidate;
   if (!pre && role_ != Role::kCandidate) return;
-  auto quorum_of = [this](auto&& counts) {
-    return has_quorum(membership(), [&](NodeId id, Incarnation incarnation) {
-      if (id == options_.self) return vote_.incarnation == incarnation;
-      const Peer* peer = find_peer(id);
-      return counts_as(*peer, incarnation) && counts(*peer);
-    });
-  };
-  const bool granted = quorum_of([](const Peer& peer) { return peer.campaign == Peer::Campaign::kGranted; });
-  if (granted) {
+  if (has_campaign_quorum([](Campaign c) { return c == Campaign::kGranted; })) {
     if (pre) {
       campaign(false);
     } else if (done_write_ >= vote_write_) {
@@ -122,19 +132,20 @@ void Raft::tally() {
     }
     return;
   }
-  // Reached a quorum, and only the log stands in the way: take from a neighbour what is missing.
-  const bool behind =
-      std::ranges::any_of(peers_, [](const Peer& peer) { return peer.campaign == Peer::Campaign::kBehind; });
-  if (pre && behind && quorum_of([](const Peer& peer) {
-        return peer.campaign == Peer::Campaign::kGranted || peer.campaign == Peer::Campaign::kBehind;
-      })) {
-    start_catch_up();
+  const bool possible =
+      has_campaign_quorum([](Campaign c) { return c == Campaign::kGranted || c == Campaign::kSilent; });
+  if (pre) {
+    if (!is_stopped_by_log()) return;
+    // Take from a neighbour what is missing; but first wait for those who may yet grant: a log that is ahead may be one
+    // that nobody can have (holes), and its server's vote not needed.
+    if (possible) {
+      election_deadline_ = std::min(election_deadline_, now_ + 2 * options_.heartbeat_interval);
+    } else {
+      start_catch_up();
+    }
     return;
   }
-  const bool possible = quorum_of([](const Peer& peer) {
-    return peer.campaign == Peer::Campaign::kGranted || peer.campaign == Peer::Campaign::kSilent;
-  });
-  if (!possible && !pre) {
+  if (!possible) {
     // Split, or refused: all have answered.
     REACHED(election_split);
     role_ = Role::kFollower;
@@ -162,8 +173,6 @@ void Raft::become_leader() {
     peer.promised = false;
     peer.commit_sent = LogIndex();
     peer.snapshot_waiting = false;
-    peer.assigned = Incarnation();
-    peer.assigned_boot = Boot();
   }
   heartbeat_deadline_ = now_ + options_.heartbeat_interval;
   round_ = ReadId();
@@ -204,7 +213,7 @@ void Raft::handle(const Header& header, const VoteRequest& request) {
     return;
   }
   if (!request.pre && request.campaign_term > vote_.term) become_follower(request.campaign_term, NodeId());
-  if (vote_.incarnation.value() == 0 || !proven_) {
+  if (!proven_) {
     refuse_with(VoteRefusal::kMayNotVote);
     return;
   }

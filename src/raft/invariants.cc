@@ -32,8 +32,7 @@ Invariants::State Invariants::capture(const Raft& raft) {
 
 std::string Invariants::check(const Raft& raft) {
   const Log& log = raft.log_;
-  REQUIRE(log.last().term <= raft.vote_.term || raft.vote_.incarnation.value() == 0, "last {} term {}", log.last().term,
-          raft.vote_.term);
+  REQUIRE(log.last().term <= raft.vote_.term, "last {} term {}", log.last().term, raft.vote_.term);
   Term before = log.start().term;
   LogIndex at = log.first_index();
   if (log.last_index() - log.start().index > kEntriesChecked) {

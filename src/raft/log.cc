@@ -41,6 +41,18 @@ Log::Log(Recovered&& recovered) {
     entries_.push_back(std::move(entry));
   }
   ASSERT_CMP(last_index(), ==, std::max(recovered.last.index, start_.index));
+  // Terms never fall along the log: between two equal ones there is no other.
+  Term next;
+  for (size_t i = entries_.size(); i-- > 0;) {
+    if (entries_[i].term.value() != 0) {
+      next = entries_[i].term;
+      continue;
+    }
+    size_t before = i;
+    while (before > 0 && entries_[before - 1].term.value() == 0) --before;
+    const Term known = before == 0 ? start_.term : entries_[before - 1].term;
+    if (known == next) entries_[i].term = known;
+  }
 }
 
 Position Log::last() const {
@@ -93,6 +105,13 @@ size_t Log::count_within(LogIndex from, size_t entries_max, size_t bytes_max) co
     ++count;
   }
   return count;
+}
+
+Position Log::proof_of_first_gap() const {
+  ASSERT(has_gap());
+  LogIndex at = gaps_.front().from;
+  while (term_at(at).value() == 0) ++at;
+  return position_at(at);
 }
 
 void Log::append(Entry entry) {

@@ -59,6 +59,10 @@ class Log {
   // How many entries from `from` fit both bounds; at least one if there is one. Stops before a gap.
   [[nodiscard]] size_t count_within(LogIndex from, size_t entries_max, size_t bytes_max) const;
 
+  // The first place at or behind the first gap's begin whose term is known: a log that has it has the same prefix (Log
+  // Matching). There is one always: the term of the logical last place is known.
+  [[nodiscard]] Position proof_of_first_gap() const;
+
   // At last_index() + 1, of a term not before the last.
   void append(Entry entry);
   // Drops everything from `index` on, gaps too. index > start.

@@ -40,23 +40,20 @@ void Raft::propose_change(const Membership& wanted) {
     return;
   }
   Membership target;
-  std::vector<Peer*> admitted;
   for (Member member : wanted.members()) {
     const Member* known = current.find(member.id);
     member.incarnation = known == nullptr ? Incarnation() : known->incarnation;
     if (member.role == MemberRole::kVoter && (known == nullptr || known->role != MemberRole::kVoter)) {
       // A learner becomes a voter: only with a log that is there, or the change could cost the quorum (4.2.1).
-      Peer* peer = find_peer(member.id);
+      const Peer* peer = find_peer(member.id);
       if (known == nullptr || peer == nullptr || !is_caught_up(*peer)) {
         result.refusal = Refusal::kNotCaughtUp;
         return;
       }
-      member.incarnation = std::max(known->incarnation, peer->incarnation).next();
-      admitted.push_back(peer);
+      member.incarnation = peer->incarnation;
     }
     target.set(member);
   }
-  Membership joint;
   // All that stood before must fit beside all that is to stand.
   size_t united = target.members().size();
   for (const Member& member : current.members()) united += target.contains(member.id) ? 0 : 1;
@@ -64,11 +61,7 @@ void Raft::propose_change(const Membership& wanted) {
     result.refusal = Refusal::kBadMembership;
     return;
   }
-  joint = current.joint_to(target);
-  for (Peer* peer : admitted) {
-    peer->assigned = target.find(peer->id)->incarnation;
-    peer->assigned_boot = peer->boot;
-  }
+  const Membership joint = current.joint_to(target);
   std::string payload;
   joint.encode(payload);
   result.term = vote_.term;
@@ -82,22 +75,18 @@ void Raft::admit_caught_up() {
   const Membership& current = membership();
   for (const Member& member : current.members()) {
     if (member.id == options_.self) continue;
-    Peer* peer = find_peer(member.id);
+    const Peer* peer = find_peer(member.id);
     const bool promotable = member.role == MemberRole::kPromotable;
-    const bool assigned = peer->assigned == member.incarnation && peer->assigned_boot == peer->boot;
-    const bool lost = member.role == MemberRole::kVoter && peer->boot.value() != 0 &&
-                      peer->incarnation != member.incarnation && !assigned;
+    const bool lost =
+        member.role == MemberRole::kVoter && peer->boot.value() != 0 && peer->incarnation != member.incarnation;
     if ((!promotable && !lost) || !is_caught_up(*peer)) continue;
     if (lost) REACHED(voter_readmitted);
     if (promotable) REACHED(learner_promoted);
     Membership target = current;
     Member voter = member;
     voter.role = MemberRole::kVoter;
-    voter.incarnation = std::max(member.incarnation, peer->incarnation).next();
+    voter.incarnation = peer->incarnation;
     target.set(voter);
-    // The number is for this life of the server only: another would have to prove what it has all over.
-    peer->assigned = voter.incarnation;
-    peer->assigned_boot = peer->boot;
     std::string payload;
     current.joint_to(target).encode(payload);
     append_as_leader(EntryType::kConfiguration, SharedBytes::copy_of(payload));

@@ -24,7 +24,7 @@ struct Header {
   // The boot of the receiver that this answers; zero if the sender does not know it. An answer to an earlier life of
   // the receiver is refused.
   Boot to_boot;
-  // The identity under which the sender votes and acknowledges; zero if it may not.
+  // The identity under which the sender votes and acknowledges. It counts where a configuration names it.
   Incarnation incarnation;
   // A quorum confirmed to the sender, in this boot, that nothing it had acknowledged is missing. Until then it follows
   // and tells what it has, and counts for nothing.
@@ -117,8 +117,6 @@ struct AppendRequest {
   ReadId round;  // echoed in the answer: proves leadership at the time the round began (dissertation 6.4)
   // Not zero: asks for a promise not to vote for others for so long from the answer on (clock-lease reads).
   Duration promise{};
-  // Non-zero: the receiver, in the boot that the header names, is from now on the voter of this incarnation.
-  Incarnation assigned;
   EntrySlices entries;
   Floors floors;
   friend bool operator==(const AppendRequest&, const AppendRequest&) = default;
@@ -134,8 +132,10 @@ struct AppendReply {
   friend bool operator==(const AppendReply&, const AppendReply&) = default;
 };
 
-// A piece of the newest snapshot. The bytes are the driver's affair; consensus knows which snapshot and how far.
+// A piece of the newest snapshot, from the leader or in answer to a PullRequest. The bytes are the driver's affair;
+// consensus knows which snapshot and how far.
 struct SnapshotChunk {
+  uint64_t pull = 0;  // the request's id; zero: from the leader
   SnapshotMark mark;
   LogIndex commit;
   uint64_t offset = 0;
@@ -145,6 +145,7 @@ struct SnapshotChunk {
 };
 
 struct SnapshotReply {
+  uint64_t pull = 0;    // as in the chunk
   Position last;        // of the snapshot meant
   uint64_t offset = 0;  // bytes of it stored so far: where to go on, also after a restart of either side
   bool installed = false;
@@ -169,8 +170,9 @@ struct TimeoutNow {
   friend bool operator==(const TimeoutNow&, const TimeoutNow&) = default;
 };
 
-// Asks any member for entries, either to fill a hole (proof is the known place behind it: a log that has it has the
-// same prefix) or to catch up before campaigning (no proof; the answer's last position must be ahead).
+// Asks any member for entries (or the snapshot that stands for them), either to fill a hole (proof is the known place
+// behind it: a log that has it has the same prefix) or to catch up before campaigning (no proof; the answer's last
+// position must be ahead).
 struct PullRequest {
   uint64_t id = 0;  // fresh for every request of the sender's boot
   Position prev;    // the place before the first entry wanted

@@ -102,6 +102,7 @@ Status Raft::status() const {
           .commit = commit_,
           .durable = durable_,
           .incarnation = vote_.incarnation,
+          .voter = is_voter(),
           .certainty = certainty_,
           .proven = proven_,
           .has_gap = log_.has_gap(),
@@ -114,7 +115,7 @@ Status Raft::status() const {
 void Raft::on(const Start&) {
   started_ = true;
   if (certainty_ != Certainty::kCertain || vote_.incarnation.value() == 0) {
-    lose_identity(certainty_ == Certainty::kCertain ? Certainty::kEmpty : certainty_);
+    take_new_identity(certainty_ == Certainty::kCertain ? Certainty::kEmpty : certainty_);
   }
   // What was promised before the restart is not remembered, only that something was.
   if (vote_.promises) no_vote_until_ = now_ + options_.election_timeout;
@@ -171,7 +172,9 @@ void Raft::on(const Tick&) {
   }
   if (hello_deadline_ <= now_) send_hellos();
   if (election_deadline_ <= now_) {
-    if (can_campaign()) {
+    if (role_ == Role::kPreCandidate && is_stopped_by_log()) {
+      start_catch_up();
+    } else if (can_campaign()) {
       campaign_pre();
     } else {
       reset_election_deadline();
@@ -320,7 +323,8 @@ Refusal Raft::check(const Message& message) const {
   if (header.from == options_.self) return Refusal::kFromSelf;
   if (!header.from.is_set()) return Refusal::kUnknownSender;
   auto bounded = [](auto... numbers) { return ((numbers.value() <= kProtocolNumberMax) && ...); };
-  if (!bounded(header.term, header.boot, header.to_boot, header.incarnation) || header.boot.value() == 0) {
+  if (!bounded(header.term, header.boot, header.to_boot, header.incarnation) || header.boot.value() == 0 ||
+      header.incarnation.value() == 0) {
     return Refusal::kBadNumber;
   }
   const Peer* peer = find_peer(header.from);
@@ -383,8 +387,8 @@ Refusal Raft::check(const Message& message) const {
     }
     Refusal operator()(const AppendRequest& request) const {
       if (Refusal refusal = from_leader(); refusal != Refusal::kNone) return refusal;
-      if (!place(request.prev) || !in_bounds(request.commit, request.round, request.assigned) ||
-          request.promise < Duration::zero() || request.floors.size > kMembersMax) {
+      if (!place(request.prev) || !in_bounds(request.commit, request.round) || request.promise < Duration::zero() ||
+          request.floors.size > kMembersMax) {
         return Refusal::kBadNumber;
       }
       for (const Floor& floor : request.floors.view()) {
@@ -399,7 +403,7 @@ Refusal Raft::check(const Message& message) const {
       return number(in_bounds(reply.round, reply.match, reply.rejected) && place(reply.hint));
     }
     Refusal operator()(const SnapshotChunk& chunk) const {
-      if (Refusal refusal = from_leader(); refusal != Refusal::kNone) return refusal;
+      if (Refusal refusal = from_leader(); chunk.pull == 0 && refusal != Refusal::kNone) return refusal;
       if (!chunk.mark.membership.invalid_reason().empty()) return Refusal::kBadMembershipEntry;
       return number(place(chunk.mark.last) && in_bounds(chunk.commit) && chunk.mark.last.index.value() > 0 &&
                     chunk.mark.last.index <= chunk.commit && chunk.offset <= chunk.total &&
@@ -507,6 +511,10 @@ void Raft::sync_peers() {
     peers_.push_back(std::move(peer));
   }
   std::ranges::sort(peers_, {}, &Peer::id);
+  // Another quorum may have answered already; or this server started without knowing whom to ask, and now does.
+  if (!started_ || proven_) return;
+  check_proven();
+  if (!proven_ && hello_deadline_ == kNever && !peers_.empty()) hello_deadline_ = now_;
 }
 
 void Raft::note_sender(const Header& header) {

@@ -58,9 +58,6 @@ struct Peer {
   SnapshotMark snapshot;
   Instant snapshot_sent_at{};
   bool snapshot_waiting = false;
-  // The incarnation given to the peer by this leader, and the boot it was given to.
-  Incarnation assigned;
-  Boot assigned_boot;
 };
 
 // Counts in a quorum as the voter of this incarnation.
@@ -75,7 +72,9 @@ struct Status {
   Position last;
   LogIndex commit;
   LogIndex durable;
-  Incarnation incarnation;  // zero: may not vote
+  Incarnation incarnation;
+  bool voter = false;  // the newest configuration names this server under this incarnation
+  // Why this server took a new identity when it started, if it did.
   Certainty certainty = Certainty::kCertain;
   bool proven = false;  // a quorum confirmed that nothing acknowledged is missing
   bool has_gap = false;
@@ -186,6 +185,9 @@ class Raft {
   void campaign_pre();
   void campaign(bool transfer);
   void tally();
+  [[nodiscard]] bool is_stopped_by_log() const;
+  template <class Counts>
+  [[nodiscard]] bool has_campaign_quorum(Counts&& counts) const;
   [[nodiscard]] bool can_campaign() const;
   [[nodiscard]] bool hears_leader() const;
   void reset_election_deadline();
@@ -231,7 +233,7 @@ class Raft {
 
   // recovery.cc: hello, floors, holes, catch-up, snapshots.
   void send_hellos();
-  void lose_identity(Certainty certainty);
+  void take_new_identity(Certainty certainty);
   void check_proven();
   static void note_floor(Peer& peer, const Floor& floor);
   void handle(const Header& header, const Hello& hello);
@@ -242,6 +244,8 @@ class Raft {
   void send_pull();
   void end_pull();
   void send_chunk(Peer& peer);
+  void send_pulled_chunk(const Header& header, uint64_t pull, const SnapshotMark& mark, uint64_t offset);
+  void go_on_pulling();
   void handle(const Header& header, const SnapshotChunk& chunk);
   void handle(const Header& header, const SnapshotReply& reply);
   void install(const SnapshotMark& mark);

@@ -15,27 +15,28 @@ void Raft::send_hellos() {
   for (const Peer& peer : peers_) {
     if (!peer.hello_answered) send(peer.id, Hello{.last = log_.last()});
   }
-  if (!proven_ && vote_.incarnation.value() != 0 && !peers_.empty()) {
+  if (!proven_ && !peers_.empty()) {
     hello_deadline_ = now_ + options_.heartbeat_interval;
   }
 }
 
-// From now on this server votes for nobody and counts for nothing, until a leader gives it a new identity.
-void Raft::lose_identity(Certainty certainty) {
-  REACHED(identity_lost);
+// What this server promised it may have forgotten, so it goes on as another voter that never promised anything: the
+// same server under a new incarnation, its boot. No configuration names that yet, so it counts nowhere, until the
+// leader finds it caught up and puts it in the old one's place by a joint change. The old identity never acts again.
+// That boots never repeat for one server, whatever happens to its disk, is the driver's duty.
+void Raft::take_new_identity(Certainty certainty) {
+  REACHED(new_identity);
   certainty_ = certainty;
-  vote_.incarnation = Incarnation();
-  proven_ = false;
-  hello_deadline_ = kNever;
+  vote_.incarnation = Incarnation(options_.boot.value());
   write_vote();
   if (role_ != Role::kFollower) become_follower(vote_.term, NodeId());
+  check_proven();
 }
 
 void Raft::check_proven() {
-  if (proven_ || vote_.incarnation.value() == 0) return;
-  // An identity given in this boot has nothing to remember.
-  const bool fresh = vote_.incarnation != start_incarnation_;
-  proven_ = fresh || has_quorum(membership(), [&](NodeId id, Incarnation) {
+  if (proven_) return;
+  // An identity taken in this boot has nothing to remember.
+  proven_ = vote_.incarnation.value() == options_.boot.value() || has_quorum(membership(), [&](NodeId id, Incarnation) {
               return id == options_.self || find_peer(id)->hello_answered;
             });
   if (!proven_) return;
@@ -61,14 +62,14 @@ void Raft::handle(const Header& header, const Hello& hello) {
     return;
   }
   const Floor& floor = hello.floor;
-  if (floor.node == options_.self && vote_.incarnation.value() != 0 && vote_.incarnation == start_incarnation_) {
+  if (floor.node == options_.self && vote_.incarnation == start_incarnation_) {
     const bool behind = floor.incarnation > start_incarnation_ ||
                         (floor.incarnation == start_incarnation_ &&
                          (floor.term > start_term_ || (floor.term == start_term_ && start_last_ < floor.last)));
     if (behind) {
       // The directory is from before something this server promised (fault D13).
       REACHED(rolled_back_detected);
-      lose_identity(Certainty::kRolledBack);
+      take_new_identity(Certainty::kRolledBack);
       return;
     }
   }
@@ -93,11 +94,9 @@ void Raft::end_pull() {
 void Raft::start_repair() {
   end_pull();
   if (!log_.has_gap() || peers_.empty()) return;
-  const Gap& gap = log_.gaps().front();
-  const Position proof = log_.position_at(std::min(gap.to.next(), log_.last_index()));
   pull_.kind = Pull::Kind::kRepair;
   pull_.prev = log_.position_at(log_.contiguous_last());
-  pull_.proof = proof;
+  pull_.proof = log_.proof_of_first_gap();
   pull_.peer = peers_[next_repair_peer_++ % peers_.size()].id;
   send_pull();
 }
@@ -123,8 +122,13 @@ void Raft::start_catch_up() {
 void Raft::handle(const Header& header, const PullRequest& request) {
   PullReply reply{.id = request.id, .last = log_.position_at(std::max(log_.contiguous_last(), log_.start().index))};
   const bool repair = request.proof.index.value() != 0;
-  if (request.prev.index < log_.start().index || (repair && !log_.matches(request.proof))) {
-    // Only a snapshot helps, or another member: nothing at all may be known of the logs' agreement.
+  if (request.prev.index < log_.start().index) {
+    // The log no longer goes back so far; the snapshot does. It is of committed entries: no proof is needed.
+    send_pulled_chunk(header, request.id, snapshot_, 0);
+    return;
+  }
+  if (repair && !log_.matches(request.proof)) {
+    // Nothing at all is known of the logs' agreement.
     reply.prev = Position();
     send(header.from, reply);
     return;
@@ -153,7 +157,12 @@ void Raft::handle(const Header& header, const PullReply& reply) {
   }
   if (pull_.kind == Pull::Kind::kRepair) {
     if (!reply.ok || reply.entries.empty() || reply.prev != pull_.prev) {
-      start_repair();  // the next member
+      // The next member; once all were asked, again after a while.
+      const uint32_t asked = pull_.attempts + 1;
+      if (asked < peers_.size()) {
+        start_repair();
+        pull_.attempts = asked;
+      }
       return;
     }
     const Position proof = pull_.proof;
@@ -207,9 +216,13 @@ void Raft::handle(const Header& header, const PullReply& reply) {
     reset_election_deadline();
     return;
   }
+  go_on_pulling();
+}
+
+// Catching up, one step done.
+void Raft::go_on_pulling() {
   if (log_.last() < pull_.target) {
-    pull_.prev = {.term = reply.entries[reply.entries.size() - 1].term,
-                  .index = reply.entries[reply.entries.size() - 1].index};
+    pull_.prev = log_.last();
     pull_.attempts = 0;
     send_pull();
     return;
@@ -240,7 +253,25 @@ void Raft::send_chunk(Peer& peer) {
   send(peer.id, SnapshotChunk{.mark = peer.snapshot, .commit = commit_, .offset = peer.snapshot_offset});
 }
 
+void Raft::send_pulled_chunk(const Header& header, uint64_t pull, const SnapshotMark& mark, uint64_t offset) {
+  if (mark.last.index.value() == 0) return;
+  send(header.from, SnapshotChunk{.pull = pull, .mark = mark, .commit = commit_, .offset = offset});
+}
+
 void Raft::handle(const Header& header, const SnapshotChunk& chunk) {
+  if (chunk.pull != 0) {
+    const bool wanted = pull_.kind == Pull::Kind::kRepair || pull_.kind == Pull::Kind::kCatchUp;
+    if (!wanted || chunk.pull != pull_.id || header.from != pull_.peer || chunk.mark.last.index <= commit_) {
+      refuse(Refusal::kUnexpected);
+      return;
+    }
+    // The terms of a log do not exceed its server's term.
+    if (header.term > vote_.term) become_follower(header.term, NodeId());
+    pull_.retry_at = now_ + options_.election_timeout;
+    output_->chunk = ChunkToStore{
+        .from = header.from, .mark = chunk.mark, .offset = chunk.offset, .total = chunk.total, .bytes = chunk.bytes};
+    return;
+  }
   if (header.term < vote_.term) {
     send(header.from, AppendReply{.ok = false});
     return;
@@ -264,8 +295,23 @@ void Raft::handle(const Header& header, const SnapshotChunk& chunk) {
 void Raft::on(const ChunkStored& input) {
   if (input.complete) install(input.mark);
   const bool installed = input.mark.last.index <= commit_;
-  send(input.from, SnapshotReply{.last = input.mark.last, .offset = input.offset, .installed = installed},
-       installed ? pending_log_write() : WriteSequence());
+  const bool pulled = pull_.peer == input.from && leader_ != input.from &&
+                      (pull_.kind == Pull::Kind::kRepair || pull_.kind == Pull::Kind::kCatchUp);
+  if (!pulled) {
+    send(input.from, SnapshotReply{.last = input.mark.last, .offset = input.offset, .installed = installed},
+         installed ? pending_log_write() : WriteSequence());
+    return;
+  }
+  if (!installed) {
+    pull_.retry_at = now_ + options_.election_timeout;
+    send(input.from, SnapshotReply{.pull = pull_.id, .last = input.mark.last, .offset = input.offset});
+  } else if (pull_.kind == Pull::Kind::kRepair) {
+    REACHED(repaired_by_snapshot);
+    start_repair();
+  } else {
+    REACHED(caught_up_by_snapshot);
+    go_on_pulling();
+  }
 }
 
 void Raft::install(const SnapshotMark& mark) {
@@ -303,11 +349,16 @@ void Raft::install(const SnapshotMark& mark) {
   commit_ = index;
   verified_ = std::max(verified_, index);
   sync_peers();
-  if (!log_.has_gap() && pull_.kind == Pull::Kind::kRepair) end_pull();
   output_->install = mark;
 }
 
 void Raft::handle(const Header& header, const SnapshotReply& reply) {
+  if (reply.pull != 0) {
+    const bool older = reply.last == snapshot_before_.last;
+    const bool known = older || reply.last == snapshot_.last;
+    send_pulled_chunk(header, reply.pull, older ? snapshot_before_ : snapshot_, known ? reply.offset : 0);
+    return;
+  }
   Peer* peer = find_peer(header.from);
   if (header.term > vote_.term) {
     become_follower(header.term, NodeId());

@@ -26,12 +26,11 @@ Floors Raft::make_floors() const {
     if (peer.floor.term.value() > 0 && floors.size < kMembersMax) floors.items[floors.size++] = peer.floor;
   }
   if (floors.size < kMembersMax) {
-    const LogIndex durable = std::min(durable_, log_.last_index());
     floors.items[floors.size++] = {.node = options_.self,
                                    .boot = options_.boot,
                                    .incarnation = vote_.incarnation,
                                    .term = vote_.term,
-                                   .last = log_.position_at(std::max(durable, log_.start().index))};
+                                   .last = durable_ >= log_.start().index ? log_.position_at(durable_) : Position()};
   }
   return floors;
 }
@@ -43,7 +42,6 @@ void Raft::send_append(Peer& peer, size_t count) {
       .commit = commit_,
       .round = round_,
       .promise = clock_lease_ && !lease_forfeited_ ? options_.election_timeout : Duration::zero(),
-      .assigned = peer.assigned_boot == peer.boot ? peer.assigned : Incarnation(),
       // The size is what counts here: finish() takes the slices, when the log moves no more.
       .entries = log_.slices(peer.next, count),
   };
@@ -188,11 +186,13 @@ void Raft::handle(const Header& header, const AppendReply& reply) {
   if (reply.ok) {
     if (reply.match > peer->match) {
       peer->match = reply.match;
+      // Below the log's start the term is not known, and nothing is claimed.
+      const Position last = reply.match >= log_.start().index ? log_.position_at(reply.match) : Position();
       note_floor(*peer, {.node = peer->id,
                          .boot = peer->boot,
                          .incarnation = peer->incarnation,
                          .term = vote_.term,
-                         .last = log_.position_at(std::max(reply.match, log_.start().index))});
+                         .last = last});
     }
     if (peer->flow != Peer::Flow::kReplicate &&
         (peer->flow != Peer::Flow::kSnapshot || peer->match >= log_.start().index)) {
@@ -249,14 +249,6 @@ void Raft::handle(const Header& header, const AppendRequest& request) {
   leader_link_broken_ = false;
   reset_election_deadline();
   learn_floors(request.floors);
-  if (request.assigned > vote_.incarnation && header.to_boot == options_.boot) {
-    // Re-admitted, or promoted: a voter that never voted nor acknowledged before.
-    REACHED(incarnation_assigned);
-    vote_.incarnation = request.assigned;
-    certainty_ = Certainty::kCertain;
-    write_vote();
-    check_proven();
-  }
 
   AppendReply reply{.round = request.round};
   if (request.promise > Duration::zero() && request.promise <= options_.election_timeout) {
@@ -345,7 +337,10 @@ bool Raft::merge(Position prev, const EntrySlices& entries, LogIndex keep_throug
         if (in_gap) {
           REACHED(hole_filled);
           forget_durable_from(entry.index);
+          const bool same = here.value() != 0;  // (index, term) names one entry, and with it all before
+          const bool last_of_gap = gap->from == gap->to;
           log_.fill_first(entry);
+          if (same && last_of_gap && entry.index < log_.last_index()) log_.prove_first();
           if (entry.type == EntryType::kConfiguration) note_configuration(log_.entry(entry.index));
           write();
           if (fill_first_.value() == 0) fill_first_ = entry.index;

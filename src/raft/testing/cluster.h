@@ -54,6 +54,7 @@ class Cluster {
   void restart_with(uint64_t id, Recovered&& recovered);
   void stop_disk(uint64_t id) { server(id).disk_stopped = true; }
   void start_disk(uint64_t id);
+  [[nodiscard]] bool has(uint64_t id) const { return servers_.contains(id); }
   [[nodiscard]] bool up(uint64_t id) { return server(id).raft != nullptr; }
 
   // ---- Inputs ----
