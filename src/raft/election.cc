@@ -108,22 +108,21 @@ bool Raft::has_campaign_quorum(Counts&& counts) const {
   return has_quorum(membership(), [&](NodeId id, Incarnation incarnation) {
     if (id == options_.self) return vote_.incarnation == incarnation;
     const Peer* peer = find_peer(id);
-    return counts_as(*peer, incarnation) && counts(peer->campaign);
+    return counts_as(*peer, incarnation) && counts(*peer);
   });
 }
 
 // A quorum answered, and would have granted but for the log.
 bool Raft::is_stopped_by_log() const {
-  using Campaign = Peer::Campaign;
-  return pull_.peer.is_set() &&
-         has_campaign_quorum([](Campaign c) { return c == Campaign::kGranted || c == Campaign::kBehind; });
+  return pull_.peer.is_set() && has_campaign_quorum([](const Peer& peer) {
+           return peer.campaign == Peer::Campaign::kGranted || peer.campaign == Peer::Campaign::kBehind;
+         });
 }
 
 void Raft::tally() {
-  using Campaign = Peer::Campaign;
   const bool pre = role_ == Role::kPreCandidate;
   if (!pre && role_ != Role::kCandidate) return;
-  if (has_campaign_quorum([](Campaign c) { return c == Campaign::kGranted; })) {
+  if (has_campaign_quorum([](const Peer& peer) { return peer.campaign == Peer::Campaign::kGranted; })) {
     if (pre) {
       campaign(false);
     } else if (done_write_ >= vote_write_) {
@@ -132,8 +131,9 @@ void Raft::tally() {
     }
     return;
   }
-  const bool possible =
-      has_campaign_quorum([](Campaign c) { return c == Campaign::kGranted || c == Campaign::kSilent; });
+  const bool possible = has_campaign_quorum([](const Peer& peer) {
+    return peer.campaign == Peer::Campaign::kGranted || (peer.campaign == Peer::Campaign::kSilent && !peer.link_broken);
+  });
   if (pre) {
     if (!is_stopped_by_log()) return;
     // Take from a neighbour what is missing; but first wait for those who may yet grant: a log that is ahead may be one
@@ -146,7 +146,7 @@ void Raft::tally() {
     return;
   }
   if (!possible) {
-    // Split, or refused: all have answered.
+    // Split, or refused: all have answered who can.
     REACHED(election_split);
     role_ = Role::kFollower;
     retry_election_soon();
@@ -250,10 +250,7 @@ void Raft::handle(const Header& header, const VoteReply& reply) {
     return;
   }
   const bool mine = (role_ == Role::kPreCandidate && reply.pre) || (role_ == Role::kCandidate && !reply.pre);
-  if (!mine || reply.campaign_term != campaign_term_) {
-    refuse(Refusal::kUnexpected);
-    return;
-  }
+  if (!mine || reply.campaign_term != campaign_term_) return;  // late: that campaign is over
   Peer* peer = find_peer(header.from);
   if (peer == nullptr) {
     refuse(Refusal::kUnknownSender);

@@ -245,6 +245,7 @@ void Raft::on(const ProposeMembership& input) {
 
 void Raft::on(const LinkBroken& input) {
   if (Peer* peer = find_peer(input.peer)) {
+    peer->link_broken = true;
     if (role_ == Role::kLeader && peer->flow == Peer::Flow::kReplicate) {
       // What was under way is lost: find out from where to go on.
       peer->flow = Peer::Flow::kProbe;
@@ -267,6 +268,7 @@ void Raft::on(const LinkBroken& input) {
 void Raft::on(const LinkUp& input) {
   Peer* peer = find_peer(input.peer);
   if (peer == nullptr) return;
+  peer->link_broken = false;
   if (role_ == Role::kLeader) {
     peer->probe_sent = false;
     peer->snapshot_waiting = false;
@@ -329,7 +331,24 @@ Refusal Raft::check(const Message& message) const {
   }
   const Peer* peer = find_peer(header.from);
   if (peer != nullptr && header.boot < peer->boot) return Refusal::kStaleBoot;
-  if (header.to_boot.value() != 0 && header.to_boot != options_.boot) return Refusal::kStaleBoot;
+  // What answers an earlier life of this server, or was meant for it alone.
+  struct Answer {
+    bool operator()(const Hello& hello) const { return hello.answer; }
+    bool operator()(const SnapshotChunk& chunk) const { return chunk.pull != 0; }
+    bool operator()(const VoteReply&) const { return true; }
+    bool operator()(const AppendReply&) const { return true; }
+    bool operator()(const SnapshotReply&) const { return true; }
+    bool operator()(const ReadReply&) const { return true; }
+    bool operator()(const PullReply&) const { return true; }
+    bool operator()(const TimeoutNow&) const { return true; }
+    bool operator()(const VoteRequest&) const { return false; }
+    bool operator()(const AppendRequest&) const { return false; }
+    bool operator()(const ReadRequest&) const { return false; }
+    bool operator()(const PullRequest&) const { return false; }
+  };
+  if (header.to_boot.value() != 0 && header.to_boot != options_.boot && std::visit(Answer{}, message.body)) {
+    return Refusal::kStaleBoot;
+  }
 
   auto place_ok = [&](Position place) { return bounded(place.term, place.index) && place.term <= header.term; };
   auto entries_ok = [&](Position prev, const EntrySlices& entries) {
@@ -520,6 +539,7 @@ void Raft::sync_peers() {
 void Raft::note_sender(const Header& header) {
   Peer* peer = find_peer(header.from);
   if (peer == nullptr) return;
+  peer->link_broken = false;
   if (header.boot > peer->boot) {
     if (peer->boot.value() != 0) REACHED(peer_rebooted);
     // Another life: nothing the old one acknowledged as this leader's follower is relied on any more, and a link that

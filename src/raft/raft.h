@@ -28,6 +28,8 @@ struct Peer {
   Boot boot;
   Incarnation incarnation;
   bool proven = false;
+  // The network said that its process may have ended, and nothing was heard since: no answer is waited for.
+  bool link_broken = false;
   // Answered this server's Hello.
   bool hello_answered = false;
   // What the peer is known to have had durable, in its newest life known and in earlier ones. Kept apart: a server that

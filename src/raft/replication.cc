@@ -165,9 +165,10 @@ void Raft::handle(const Header& header, const AppendReply& reply) {
     become_follower(header.term, NodeId());
     return;
   }
+  if (header.term < vote_.term || role_ != Role::kLeader) return;  // late
   Peer* peer = find_peer(header.from);
-  if (role_ != Role::kLeader || header.term < vote_.term || peer == nullptr) {
-    refuse(peer == nullptr ? Refusal::kUnknownSender : Refusal::kUnexpected);
+  if (peer == nullptr) {
+    refuse(Refusal::kUnknownSender);
     return;
   }
   if (reply.round > round_ || reply.match > log_.last_index() || reply.rejected > log_.last_index()) {
@@ -188,11 +189,9 @@ void Raft::handle(const Header& header, const AppendReply& reply) {
       peer->match = reply.match;
       // Below the log's start the term is not known, and nothing is claimed.
       const Position last = reply.match >= log_.start().index ? log_.position_at(reply.match) : Position();
-      note_floor(*peer, {.node = peer->id,
-                         .boot = peer->boot,
-                         .incarnation = peer->incarnation,
-                         .term = vote_.term,
-                         .last = last});
+      note_floor(
+          *peer,
+          {.node = peer->id, .boot = peer->boot, .incarnation = peer->incarnation, .term = vote_.term, .last = last});
     }
     if (peer->flow != Peer::Flow::kReplicate &&
         (peer->flow != Peer::Flow::kSnapshot || peer->match >= log_.start().index)) {
@@ -208,6 +207,7 @@ void Raft::handle(const Header& header, const AppendReply& reply) {
     finish_reads();
     if (peer = find_peer(header.from); peer == nullptr) return;
     send_appends(*peer);
+    if (peer->flow == Peer::Flow::kReplicate && peer->commit_sent < commit_) send_append(*peer, 0);
     hand_over_if_caught_up();
     admit_caught_up();
     return;

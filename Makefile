@@ -1,0 +1,76 @@
+# The front door. Each target does its own set-up first; a target that builds uses the preset named in docs/internals/testing.md.
+SHELL := /bin/bash
+JOBS ?= $(shell nproc)
+FOR ?= 45m
+SEEDS ?= 1-60
+SECONDS_SIMULATED ?= 60
+
+.PHONY: help setup build test demo sim soak bench fuzz asan tsan tidy format planted digests clean
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make setup     install what is missing (packages by apt); does nothing where nothing is
+setup:
+	@tools/setup.sh
+
+build/%/build.ninja: CMakePresets.json | setup
+	cmake --preset $*
+
+## make build     the release preset; binaries in build/release/
+build: setup
+	cmake --preset release > /dev/null
+	cmake --build build/release -j $(JOBS)
+
+## make test      every test that belongs in a check-in
+test: build
+	@tools/check_dependencies.py
+	cd build/release && ctest --output-on-failure -j $(JOBS)
+
+## make demo      the main job in front of you; until there is a server, the simulation
+demo: build
+	@tools/demo.sh
+
+## make sim       simulated seeds: make sim SEEDS=1-300 SECONDS_SIMULATED=120
+sim: build
+	build/release/simulate raft --seeds $(SEEDS) --seconds $(SECONDS_SIMULATED) --jobs $(JOBS)
+
+## make soak      fresh seeds for a while: make soak FOR=45m; sums up in docs/internals/soak.md
+soak: build
+	@tools/soak.py --for $(FOR) --jobs $(JOBS)
+
+## make bench     every benchmark, as tables
+bench: build
+	@tools/bench.sh
+
+## make fuzz      each fuzz target for 60 s
+fuzz: setup
+	cmake --preset fuzz > /dev/null
+	cmake --build build/fuzz -j $(JOBS)
+	@tools/fuzz.sh
+
+## make asan tsan the tests under address and undefined, and under thread sanitizer
+asan tsan: setup
+	cmake --preset $@ > /dev/null
+	cmake --build build/$@ -j $(JOBS)
+	cd build/$@ && CONCLAVE_TEST_SCALE=small ctest --output-on-failure -j $(JOBS)
+
+## make tidy      clang-tidy over what changed since BASE (default: everything)
+tidy: setup
+	cmake --preset tidy > /dev/null
+	@tools/tidy.sh $(BASE)
+
+## make format    clang-format in place
+format: setup
+	@git ls-files '*.cc' '*.h' | xargs clang-format-19 -i
+
+## make planted   plants each known bug in a copy of the tree; each must be found
+planted: setup
+	@tools/planted.py --jobs $(JOBS)
+
+## make digests   the same digests by g++ and clang, -O0 and -O2
+digests: setup
+	@tools/digests.sh
+
+clean:
+	rm -rf build

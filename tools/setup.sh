@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs what building and testing Conclave needs on Debian 12. Probes for each command and header; where nothing is
+# missing it does nothing, and needs neither root nor network.
+set -euo pipefail
+
+missing=()
+need_command() { command -v "$1" > /dev/null 2>&1 || missing+=("$2"); }
+need_file() { [ -e "$1" ] || missing+=("$2"); }
+
+need_command g++ g++
+need_command make make
+need_command cmake cmake
+need_command ninja ninja-build
+need_command git git
+need_command ccache ccache
+need_command clang++-19 clang-19
+need_command clang-tidy-19 clang-tidy-19
+need_command clang-format-19 clang-format-19
+need_command protoc protobuf-compiler
+need_file /usr/bin/python3 python3
+need_file /usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.asan-x86_64.a libclang-rt-19-dev
+need_file /usr/lib/llvm-19/bin/llvm-symbolizer llvm-19
+need_file /usr/include/fmt/format.h libfmt-dev
+need_file /usr/include/CLI/CLI.hpp libcli11-dev
+need_file /usr/include/gtest/gtest.h libgtest-dev
+need_file /usr/include/benchmark/benchmark.h libbenchmark-dev
+need_file /usr/include/google/protobuf/message.h libprotobuf-dev
+need_file /usr/include/zstd.h libzstd-dev
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+echo "setup: installing ${missing[*]}" >&2
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo > /dev/null 2>&1 || { echo "setup: run as root, or install sudo: ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null
