@@ -252,10 +252,7 @@ void Raft::handle(const Header& header, const VoteReply& reply) {
   const bool mine = (role_ == Role::kPreCandidate && reply.pre) || (role_ == Role::kCandidate && !reply.pre);
   if (!mine || reply.campaign_term != campaign_term_) return;  // late: that campaign is over
   Peer* peer = find_peer(header.from);
-  if (peer == nullptr) {
-    refuse(Refusal::kUnknownSender);
-    return;
-  }
+  if (peer == nullptr) return;
   if (reply.granted) {
     peer->campaign = Peer::Campaign::kGranted;
   } else if (reply.refusal == VoteRefusal::kLogBehind && log_.last() < reply.last) {
@@ -272,14 +269,9 @@ void Raft::handle(const Header& header, const VoteReply& reply) {
 }
 
 void Raft::handle(const Header& header, const TimeoutNow&) {
-  if (header.term < vote_.term) {
-    refuse(Refusal::kUnexpected);
-    return;
-  }
   become_follower(header.term, header.from);
   if (!proven_ || !is_voter() || log_.has_gap()) {
-    REACHED(handover_refused);
-    refuse(Refusal::kUnexpected);
+    REACHED(handover_not_taken);
     return;
   }
   // The leader gave up its lease before it asked, so what was promised to it does not bind.

@@ -114,6 +114,7 @@ class Raft {
 
  private:
   friend class Invariants;
+  friend class MessageChecker;
 
   struct Configuration {
     LogIndex index;  // of its entry; of the first, the snapshot's
@@ -163,6 +164,8 @@ class Raft {
   void on(const ChunkStored& input);
   void on(const HoleFound& input);
   void on(const ClockLease& input);
+  // Whether the message may be looked at: well-formed, believable, and an answer to something. What is refused changes
+  // nothing, not even what its header says of the sender.
   [[nodiscard]] Refusal check(const Message& message) const;
   void finish();
   void refuse(Refusal refusal) { output_->refused = refusal; }
@@ -211,9 +214,8 @@ class Raft {
   void set_commit(LogIndex index);
   void handle(const Header& header, const AppendRequest& request);
   void handle(const Header& header, const AppendReply& reply);
-  // Merges entries that follow a matching place into the log. Returns false, having changed nothing, if they contradict
-  // what may not change.
-  bool merge(Position prev, const EntrySlices& entries, LogIndex keep_through);
+  // Merges entries that follow a matching place into the log; check() has seen that they contradict nothing.
+  void merge(const EntrySlices& entries);
   [[nodiscard]] Floors make_floors() const;
   void learn_floors(const Floors& floors);
 

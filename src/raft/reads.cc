@@ -114,10 +114,7 @@ void Raft::handle(const Header& header, const ReadRequest& request) {
 
 void Raft::handle(const Header&, const ReadReply& reply) {
   auto found = std::ranges::find(forwarded_reads_, reply.id, &ForwardedRead::id);
-  if (found == forwarded_reads_.end()) {
-    refuse(Refusal::kUnexpected);
-    return;
-  }
+  ASSERT(found != forwarded_reads_.end());  // check()
   output_->reads.push_back({.context = found->context,
                             .refusal = reply.ok ? Refusal::kNone : Refusal::kLeaderChanged,
                             .index = reply.index});

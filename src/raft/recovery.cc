@@ -57,10 +57,8 @@ void Raft::handle(const Header& header, const Hello& hello) {
     if (role_ == Role::kLeader && peer != nullptr) send_appends(*peer);
     return;
   }
-  if (header.to_boot != options_.boot || peer == nullptr) {
-    refuse(Refusal::kUnexpected);
-    return;
-  }
+  // A server that lost everything knows nobody's boot, and nothing of this one: its answer says who it is now, no more.
+  if (header.to_boot != options_.boot) return;
   const Floor& floor = hello.floor;
   if (floor.node == options_.self && vote_.incarnation == start_incarnation_) {
     const bool behind = floor.incarnation > start_incarnation_ ||
@@ -150,13 +148,8 @@ void Raft::handle(const Header& header, const PullRequest& request) {
 }
 
 void Raft::handle(const Header& header, const PullReply& reply) {
-  const bool wanted = pull_.kind == Pull::Kind::kRepair || pull_.kind == Pull::Kind::kCatchUp;
-  if (!wanted || reply.id != pull_.id || header.from != pull_.peer) {
-    refuse(Refusal::kUnexpected);
-    return;
-  }
   if (pull_.kind == Pull::Kind::kRepair) {
-    if (!reply.ok || reply.entries.empty() || reply.prev != pull_.prev) {
+    if (!reply.ok || reply.entries.empty()) {
       // The next member; once all were asked, again after a while.
       const uint32_t asked = pull_.attempts + 1;
       if (asked < peers_.size()) {
@@ -165,17 +158,11 @@ void Raft::handle(const Header& header, const PullReply& reply) {
       }
       return;
     }
-    const Position proof = pull_.proof;
-    for (size_t i = 0; i < reply.entries.size(); ++i) {
-      if (reply.entries[i].index > proof.index || reply.entries[i].term > proof.term) {
-        refuse(Refusal::kBadEntries);
-        return;
-      }
-    }
-    if (!log_.matches(reply.prev) || !merge(reply.prev, reply.entries, proof.index)) {
-      refuse(Refusal::kConflictsWithCommitted);
+    if (!log_.matches(reply.prev)) {
+      start_repair();  // the log has changed since
       return;
     }
+    merge(reply.entries);
     if (log_.has_gap()) {
       REACHED(repair_goes_on);
       --next_repair_peer_;  // the same member has more
@@ -200,22 +187,13 @@ void Raft::handle(const Header& header, const PullReply& reply) {
     send_pull();
     return;
   }
-  if (reply.prev != pull_.prev || !log_.matches(reply.prev)) {
-    refuse(Refusal::kUnexpected);
-    return;
-  }
-  if (!(log_.last() < reply.last) || reply.entries.empty()) {
+  if (!log_.matches(reply.prev) || !(log_.last() < reply.last) || reply.entries.empty()) {
     // No longer ahead, or what is ahead is a hole there.
     end_pull();
     retry_election_soon();
     return;
   }
-  if (!merge(reply.prev, reply.entries, commit_)) {
-    refuse(Refusal::kConflictsWithCommitted);
-    end_pull();
-    reset_election_deadline();
-    return;
-  }
+  merge(reply.entries);
   go_on_pulling();
 }
 
@@ -260,11 +238,6 @@ void Raft::send_pulled_chunk(const Header& header, uint64_t pull, const Snapshot
 
 void Raft::handle(const Header& header, const SnapshotChunk& chunk) {
   if (chunk.pull != 0) {
-    const bool wanted = pull_.kind == Pull::Kind::kRepair || pull_.kind == Pull::Kind::kCatchUp;
-    if (!wanted || chunk.pull != pull_.id || header.from != pull_.peer || chunk.mark.last.index <= commit_) {
-      refuse(Refusal::kUnexpected);
-      return;
-    }
     // The terms of a log do not exceed its server's term.
     if (header.term > vote_.term) become_follower(header.term, NodeId());
     pull_.retry_at = now_ + options_.election_timeout;
@@ -362,11 +335,6 @@ void Raft::handle(const Header& header, const SnapshotReply& reply) {
   Peer* peer = find_peer(header.from);
   if (header.term > vote_.term) {
     become_follower(header.term, NodeId());
-    return;
-  }
-  if (role_ != Role::kLeader || header.term < vote_.term || peer == nullptr || peer->flow != Peer::Flow::kSnapshot ||
-      reply.last != peer->snapshot.last) {
-    refuse(Refusal::kUnexpected);
     return;
   }
   peer->heard_at = now_;

@@ -167,15 +167,6 @@ void Raft::handle(const Header& header, const AppendReply& reply) {
   }
   if (header.term < vote_.term || role_ != Role::kLeader) return;  // late
   Peer* peer = find_peer(header.from);
-  if (peer == nullptr) {
-    refuse(Refusal::kUnknownSender);
-    return;
-  }
-  if (reply.round > round_ || reply.match > log_.last_index() || reply.rejected > log_.last_index()) {
-    // Acknowledges what this leader never sent.
-    refuse(Refusal::kBeyondLog);
-    return;
-  }
   peer->heard_at = now_;
   peer->heard = true;
   if (reply.round > peer->round) peer->round = reply.round;
@@ -262,17 +253,8 @@ void Raft::handle(const Header& header, const AppendRequest& request) {
     reply.promised = true;
   }
 
-  const LogIndex known = std::max(commit_, log_.start().index);
-  bool matched = log_.matches(request.prev);
-  if (!matched && request.prev.index < known) {
-    // Committed and no longer comparable here: a leader of a later term has it too (leader completeness).
-    matched = request.prev.index < log_.start().index;
-    if (!matched && request.prev.index <= log_.contiguous_last()) {
-      refuse(Refusal::kConflictsWithCommitted);
-      return;
-    }
-  }
-  if (!matched) {
+  // What is committed and no longer comparable here, a leader of this term has too (leader completeness).
+  if (!log_.matches(request.prev) && request.prev.index >= log_.start().index) {
     reply.rejected = request.prev.index;
     reply.hint = request.prev.index > log_.contiguous_last()
                      ? log_.position_at(std::max(log_.contiguous_last(), log_.start().index))
@@ -280,10 +262,7 @@ void Raft::handle(const Header& header, const AppendRequest& request) {
     send(header.from, reply);
     return;
   }
-  if (!merge(request.prev, request.entries, std::max(known, verified_))) {
-    refuse(Refusal::kConflictsWithCommitted);
-    return;
-  }
+  merge(request.entries);
   const LogIndex end = request.prev.index + request.entries.size();
   verified_ = std::max(verified_, std::min(end, log_.contiguous_last()));
   const LogIndex commit = std::min(request.commit, verified_);
@@ -305,16 +284,7 @@ void Raft::handle(const Header& header, const AppendRequest& request) {
   }
 }
 
-bool Raft::merge(Position prev, const EntrySlices& entries, LogIndex keep_through) {
-  // First only look: what contradicts the part that may not change refuses the whole message.
-  for (size_t i = 0; i < entries.size(); ++i) {
-    const Entry& entry = entries[i];
-    if (entry.index > keep_through || entry.index > log_.last_index()) break;
-    if (entry.index <= log_.start().index) continue;
-    const Term here = log_.term_at(entry.index);
-    if (here.value() != 0 && here != entry.term) return false;
-  }
-  ASSERT_CMP(prev.index, <=, log_.last_index());
+void Raft::merge(const EntrySlices& entries) {
   for (size_t i = 0; i < entries.size(); ++i) {
     const Entry& entry = entries[i];
     if (entry.index <= log_.start().index) continue;
@@ -364,7 +334,6 @@ bool Raft::merge(Position prev, const EntrySlices& entries, LogIndex keep_throug
     if (entry.type == EntryType::kConfiguration) note_configuration(entry);
   }
   if (!log_.has_gap() && pull_.kind == Pull::Kind::kRepair) end_pull();
-  return true;
 }
 
 void Raft::learn_floors(const Floors& floors) {
