@@ -24,7 +24,6 @@ build: setup
 
 ## make test      every test that belongs in a check-in
 test: build
-	@tools/check_dependencies.py
 	cd build/release && ctest --output-on-failure -j $(JOBS)
 
 ## make demo      the main job in front of you; until there is a server, the simulation

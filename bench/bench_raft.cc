@@ -149,6 +149,7 @@ struct Figure {
 
 Figure measure(Trio& trio, size_t depth, size_t entries) {
   std::vector<SharedBytes> commands;
+  commands.reserve(depth);
   for (size_t i = 0; i < depth; ++i) commands.push_back(SharedBytes::copy_of(std::string(64, 'v')));
   const LogIndex first = trio.committed();
   const uint64_t steps = trio.steps();
@@ -178,6 +179,7 @@ int run(bool json) {
     Trio trio;
     measure(trio, depth, 2 * kCompactEvery);  // memory grows to its size
     std::vector<Figure> figures;
+    figures.reserve(kRounds);
     for (size_t round = 0; round < kRounds; ++round) figures.push_back(measure(trio, depth, entries));
     std::ranges::sort(figures, {}, &Figure::ns_per_entry);
     deepest = figures[kRounds / 2];

@@ -7,6 +7,8 @@ target_compile_options(conclave_options INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough
   # Designated initialisers leave fields at their defaults on purpose.
   -Wno-missing-field-initializers
+  # Part of -Wconversion for clang, not for g++; the strong types guard the signs that matter.
+  -Wno-sign-conversion
   -fno-omit-frame-pointer -fstack-protector-strong)
 target_compile_definitions(conclave_options INTERFACE _GLIBCXX_ASSERTIONS)
 if(CONCLAVE_WARNINGS_AS_ERRORS)

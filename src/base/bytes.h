@@ -30,11 +30,8 @@ class SharedBytes {
   SharedBytes(const SharedBytes& other) : buffer_(other.buffer_) { retain(); }
   SharedBytes(SharedBytes&& other) noexcept : buffer_(std::exchange(other.buffer_, nullptr)) {}
   SharedBytes& operator=(const SharedBytes& other) {
-    if (buffer_ != other.buffer_) {
-      release();
-      buffer_ = other.buffer_;
-      retain();
-    }
+    SharedBytes copy(other);
+    std::swap(buffer_, copy.buffer_);
     return *this;
   }
   SharedBytes& operator=(SharedBytes&& other) noexcept {
@@ -115,7 +112,7 @@ class ByteReader {
   template <std::unsigned_integral T>
   T fixed() {
     if (rest_.size() < sizeof(T)) return fault<T>();
-    T value = load_le<T>(rest_.data());
+    T value = load_le<T>(rest_.data());  // NOLINT(bugprone-suspicious-stringview-data-usage): the size is checked above
     rest_.remove_prefix(sizeof(T));
     return value;
   }

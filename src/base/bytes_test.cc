@@ -15,7 +15,8 @@ TEST(SharedBytes, SharesOneBuffer) {
   SharedBytes c = std::move(a);
   EXPECT_EQ(c.view().data(), b.view().data());
   EXPECT_TRUE(a.empty());  // NOLINT(bugprone-use-after-move): moved-from is empty, by contract
-  b = b;                   // NOLINT: self-assignment keeps the bytes
+  const SharedBytes& alias = b;
+  b = alias;  // self-assignment keeps the bytes
   EXPECT_EQ(b.view(), "headbody");
   EXPECT_TRUE(SharedBytes::copy_of("").empty());
 }
@@ -58,7 +59,7 @@ TEST(Bytes, EveryCutIsRefused) {
 }
 
 TEST(Bytes, VarintHasOneEncoding) {
-  auto refused = [](std::string bytes) {
+  auto refused = [](const std::string& bytes) {
     ByteReader reader(bytes);
     reader.varint();
     return !reader.ok();

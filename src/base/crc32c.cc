@@ -33,8 +33,29 @@ __attribute__((target("sse4.2"))) uint32_t crc32c_sse42(ByteView bytes, uint32_t
   size_t left = bytes.size();
   for (; left >= 8; left -= 8, at += 8) crc = __builtin_ia32_crc32di(crc, load_le<uint64_t>(at));
   auto crc32 = static_cast<uint32_t>(crc);
+  if (left >= 4) {
+    crc32 = __builtin_ia32_crc32si(crc32, load_le<uint32_t>(at));
+    at += 4;
+    left -= 4;
+  }
   for (; left > 0; --left, ++at) crc32 = __builtin_ia32_crc32qi(crc32, static_cast<uint8_t>(*at));
   return ~crc32;
+}
+
+// The instruction takes three cycles and one can begin each cycle: four chains hide all of that.
+__attribute__((target("sse4.2"))) void crc32c_four_sse42(const char* const (&buffers)[4], size_t size, uint32_t seed,
+                                                         uint32_t (&out)[4]) {
+  uint64_t crc[4] = {~seed, ~seed, ~seed, ~seed};
+  size_t at = 0;
+  for (; at + 8 <= size; at += 8) {
+    crc[0] = __builtin_ia32_crc32di(crc[0], load_le<uint64_t>(buffers[0] + at));
+    crc[1] = __builtin_ia32_crc32di(crc[1], load_le<uint64_t>(buffers[1] + at));
+    crc[2] = __builtin_ia32_crc32di(crc[2], load_le<uint64_t>(buffers[2] + at));
+    crc[3] = __builtin_ia32_crc32di(crc[3], load_le<uint64_t>(buffers[3] + at));
+  }
+  for (int i = 0; i < 4; ++i) {
+    out[i] = crc32c_sse42(ByteView(buffers[i] + at, size - at), ~static_cast<uint32_t>(crc[i]));
+  }
 }
 #endif
 
@@ -66,6 +87,13 @@ uint32_t crc32c_portable(ByteView bytes, uint32_t seed) {
 
 uint32_t crc32c(ByteView bytes, uint32_t seed) {
   return kImplementation(bytes, seed);
+}
+
+void crc32c_four(const char* const (&buffers)[4], size_t size, uint32_t seed, uint32_t (&out)[4]) {
+#if defined(__x86_64__)
+  if (crc32c_is_hardware()) return crc32c_four_sse42(buffers, size, seed, out);
+#endif
+  for (int i = 0; i < 4; ++i) out[i] = crc32c(ByteView(buffers[i], size), seed);
 }
 
 bool crc32c_is_hardware() {

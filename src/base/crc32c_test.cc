@@ -31,5 +31,19 @@ TEST(Crc32c, PortableGivesTheSameAnswers) {
   }
 }
 
+TEST(Crc32c, FourAtOnceAreTheSame) {
+  std::string bytes;
+  for (int i = 0; i < 2000; ++i) bytes.push_back(static_cast<char>(i * 7 + i / 13));
+  for (size_t size : {0, 1, 4, 7, 8, 12, 15, 16, 499, 500}) {
+    const char* const buffers[4] = {bytes.data(), bytes.data() + 500, bytes.data() + 1000, bytes.data() + 1499};
+    uint32_t four[4];
+    crc32c_four(buffers, size, 5, four);
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_EQ(four[i], crc32c(ByteView(buffers[i], size), 5)) << size;
+      EXPECT_EQ(four[i], crc32c_portable(ByteView(buffers[i], size), 5)) << size;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace conclave

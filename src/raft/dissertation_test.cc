@@ -34,7 +34,7 @@ class DissertationTest : public testing::Test {
   Role role(uint64_t id) { return cluster.raft(id).status().role; }
 
   // A message from `from` to `to` as it would come from a well-behaved server in this term.
-  OwnedMessage message(uint64_t from, uint64_t to, uint64_t message_term, Body body) {
+  OwnedMessage message(uint64_t from, uint64_t to, uint64_t message_term, const Body& body) {
     return OwnedMessage::copy_of({.header = {.group = GroupId(7),
                                              .from = NodeId(from),
                                              .to = NodeId(to),
@@ -43,11 +43,11 @@ class DissertationTest : public testing::Test {
                                              .to_boot = cluster.server(to).boot,
                                              .incarnation = Incarnation(1),
                                              .proven = true},
-                                  .body = std::move(body)});
+                                  .body = body});
   }
   // What server `to` answers at once to this message; the first message of the output.
-  Message answer(uint64_t from, uint64_t to, uint64_t message_term, Body body) {
-    const OwnedMessage sent = message(from, to, message_term, std::move(body));
+  Message answer(uint64_t from, uint64_t to, uint64_t message_term, const Body& body) {
+    const OwnedMessage sent = message(from, to, message_term, body);
     const Output& output = cluster.step(to, Receive{.message = sent.message()});
     EXPECT_FALSE(output.messages.empty());
     return output.messages.empty() ? Message() : output.messages.front().message;

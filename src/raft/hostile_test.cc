@@ -28,7 +28,7 @@ class HostileTest : public testing::Test {
     for (const char* command : {"a", "b", "c"}) cluster.propose(1, command);
     cluster.deliver_all();
   }
-  Message from_leader(Body body) {
+  Message from_leader(const Body& body) {
     return {.header = {.group = GroupId(7),
                        .from = NodeId(1),
                        .to = NodeId(2),
@@ -37,7 +37,7 @@ class HostileTest : public testing::Test {
                        .to_boot = Boot(1),
                        .incarnation = Incarnation(1),
                        .proven = true},
-            .body = std::move(body)};
+            .body = body};
   }
   void expect_refused(const Message& message, Refusal reason) {
     const std::string before = fingerprint(cluster, message.header.to.value());
@@ -121,8 +121,8 @@ TEST_F(HostileTest, ASecondLeaderOfOneTerm) {
 }
 
 TEST_F(HostileTest, AcknowledgementsOfWhatWasNeverSent) {
-  auto to_leader = [&](Body body) {
-    Message message = from_leader(std::move(body));
+  auto to_leader = [&](const Body& body) {
+    Message message = from_leader(body);
     message.header.from = NodeId(2);
     message.header.to = NodeId(1);
     return message;

@@ -350,7 +350,7 @@ WriteSequence Raft::pending_log_write() const {
 
 // ---- Sends ----
 
-void Raft::send(NodeId to, Body body, WriteSequence after) {
+void Raft::send(NodeId to, const Body& body, WriteSequence after) {
   // The term and the identity in a header are durable before the header leaves.
   if (vote_write_ > done_write_) after = std::max(after, vote_write_);
   const Peer* peer = find_peer(to);
@@ -362,7 +362,7 @@ void Raft::send(NodeId to, Body body, WriteSequence after) {
                                                       .to_boot = peer == nullptr ? Boot() : peer->boot,
                                                       .incarnation = vote_.incarnation,
                                                       .proven = proven_},
-                                           .body = std::move(body)},
+                                           .body = body},
                                .after = after});
 }
 

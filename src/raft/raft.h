@@ -169,7 +169,7 @@ class Raft {
   [[nodiscard]] Refusal check(const Message& message) const;
   void finish();
   void refuse(Refusal refusal) { output_->refused = refusal; }
-  void send(NodeId to, Body body, WriteSequence after = WriteSequence());
+  void send(NodeId to, const Body& body, WriteSequence after = WriteSequence());
   Write& write();
   void write_vote();
   void write_log_from(LogIndex first);

@@ -34,7 +34,7 @@ class RecoveryTest : public testing::Test {
     cluster.isolate(2);
     cluster.drop([](const Message&) { return true; });
   }
-  const Output& say(uint64_t from, uint64_t term, Body body) {
+  const Output& say(uint64_t from, uint64_t term, const Body& body) {
     const OwnedMessage message = OwnedMessage::copy_of({.header = {.group = GroupId(7),
                                                                    .from = NodeId(from),
                                                                    .to = NodeId(2),
@@ -43,7 +43,7 @@ class RecoveryTest : public testing::Test {
                                                                    .to_boot = cluster.server(2).boot,
                                                                    .incarnation = Incarnation(1),
                                                                    .proven = true},
-                                                        .body = std::move(body)});
+                                                        .body = body});
     return cluster.step(2, Receive{.message = message.message()});
   }
   template <class T>
