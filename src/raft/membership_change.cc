@@ -131,7 +131,8 @@ void Raft::on_configuration_committed() {
     // The last it hears: that it is out. Lost, it goes on asking for votes that nobody grants (4.2.3).
     if (peer.flow == Peer::Flow::kReplicate) {
       send_appends(peer);
-      send_append(peer, 0);
+      // Unless it turned out to need a snapshot first.
+      if (peer.flow == Peer::Flow::kReplicate) send_append(peer, 0);
     }
   }
   if (removed_peer) sync_peers();

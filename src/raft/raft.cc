@@ -282,6 +282,8 @@ void Raft::on(const HoleFound& input) {
   log_.mark_hole(input.from, input.to);
   if (!log_.has_gap()) return;
   REACHED(hole_found_at_work);
+  // What lies behind the hole is acknowledged no more before it is filled.
+  verified_ = std::min(verified_, std::max(log_.contiguous_last(), snapshot_.last.index));
   // A leader serves its log to everybody and may not have holes in it.
   if (role_ != Role::kFollower) become_follower(vote_.term, role_ == Role::kLeader ? NodeId() : leader_);
   start_repair();

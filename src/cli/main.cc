@@ -1,0 +1,18 @@
+// The `conclave` binary: parses the command line and hands over to the verb.
+#include <CLI/CLI.hpp>
+
+#include "cli/verbs.h"
+
+int main(int argc, char** argv) {
+  CLI::App app("Conclave: locks, elections, groups and work distribution over a replicated log.", "conclave");
+  app.require_subcommand(1);
+  int exit_code = conclave::cli::kOk;
+  conclave::cli::add_inspect(app, exit_code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? 0 : conclave::cli::kUsage;
+  }
+  return exit_code;
+}

@@ -1,0 +1,73 @@
+#include "keyspace/interface.h"
+
+#include "base/assert.h"
+
+namespace conclave::keyspace {
+namespace {
+
+KeyValue key_value(const Version* version) {
+  return {.key = version->key->bytes(),
+          .value = version->value(),
+          .create = Revision(version->create),
+          .mod = Revision(version->mod),
+          .version = version->version,
+          .lease = LeaseId(version->lease())};
+}
+
+}  // namespace
+
+std::optional<KeyValue> KeyspaceView::get(ByteView key) const {
+  ASSERT(keyspace_.store().is_published());
+  const Version* version = keyspace_.store().live_head(key);
+  return version != nullptr ? std::optional(key_value(version)) : std::nullopt;
+}
+
+int64_t KeyspaceView::count(const KeyRange& range) const {
+  ASSERT(keyspace_.store().is_published());
+  return keyspace_.store().tree().totals(range).lives;
+}
+
+std::optional<KeyValue> KeyspaceView::oldest(const KeyRange& range, Revision after) const {
+  ASSERT(keyspace_.store().is_published());
+  int64_t create = 0;
+  const Key* key = keyspace_.store().tree().first_by_create(range, {.create_min = after.value() + 1}, create);
+  return key != nullptr ? std::optional(key_value(key->head)) : std::nullopt;
+}
+
+std::optional<std::string> KeyspaceView::scan(const KeyRange& range, size_t keys_max,
+                                              const std::function<bool(const KeyValue&)>& visit) const {
+  ASSERT(keyspace_.store().is_published());
+  size_t looked_at = 0;
+  for (KeyTree::Position at = keyspace_.store().tree().lower_bound(range.begin); !at.is_end(); KeyTree::advance(at)) {
+    const Key* key = KeyTree::key_at(at);
+    if (range.is_before(key->bytes())) return std::nullopt;
+    if (looked_at++ == keys_max) return std::string(key->bytes());
+    if (!key->head->is_tombstone() && !visit(key_value(key->head))) return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+void KeyspaceView::scan_records(ByteView prefix, ByteView from, size_t count,
+                                const std::function<bool(ByteView key, const Record&)>& visit) const {
+  const auto& records = keyspace_.tables().records();
+  for (auto at = records.lower_bound(std::max(prefix, from)); at != records.end() && count > 0; ++at) {
+    if (!at->first.starts_with(prefix)) return;
+    // One that hangs on an ended lease is gone, taken apart already or not.
+    if (keyspace_.record(at->first) == nullptr) continue;
+    if (!visit(at->first, at->second)) return;
+    --count;
+  }
+}
+
+Applied applied_of(Keyspace& keyspace) {
+  ASSERT(!keyspace.is_busy());
+  return {.reply = keyspace.reply(),
+          .effects = keyspace.effects(),
+          .events = [&keyspace](const std::function<void(const Version&)>& visit) {
+            const Store& store = keyspace.store();
+            uint64_t at = store.first_event(keyspace.effects().revision_before.value() + 1);
+            for (; at < store.events_end(); ++at) visit(*store.event(at));
+          }};
+}
+
+}  // namespace conclave::keyspace

@@ -1,0 +1,106 @@
+// What layers may know of the keyspace: read it, propose internal commands, hear what was applied. Nothing else of this
+// folder is theirs. node implements Proposer; KeyspaceView implements View; tests may implement either.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/types.h"
+#include "keyspace/command.h"
+#include "keyspace/execution.h"
+#include "keyspace/internal_command.h"
+#include "keyspace/keyspace.h"
+#include "keyspace/requests.h"
+#include "keyspace/tables.h"
+
+namespace conclave::keyspace {
+
+// A live key. Views are good until the next command.
+struct KeyValue {
+  ByteView key;
+  ByteView value;
+  Revision create;
+  Revision mod;
+  int64_t version = 0;
+  LeaseId lease;
+};
+
+// The state after `index()`. All calls are between commands, on the replica's thread.
+class View {
+ public:
+  virtual ~View() = default;
+  [[nodiscard]] virtual LogIndex index() const = 0;
+  [[nodiscard]] virtual Revision revision() const = 0;
+  [[nodiscard]] virtual std::optional<KeyValue> get(ByteView key) const = 0;
+  // How many keys live in the range: no scan.
+  [[nodiscard]] virtual int64_t count(const KeyRange& range) const = 0;
+  // The oldest key of the range by create revision, among those created after `after`: no scan. Claims of one name in
+  // the order of their tokens are oldest(range, 0), oldest(range, that one's create), ...; of equal ones the first by
+  // key.
+  [[nodiscard]] virtual std::optional<KeyValue> oldest(const KeyRange& range, Revision after) const = 0;
+  // Visits live keys in order until `visit` says false or `keys_max` were looked at, ended ones included; the key to go
+  // on from, or nothing at the end of the range.
+  virtual std::optional<std::string> scan(const KeyRange& range, size_t keys_max,
+                                          const std::function<bool(const KeyValue&)>& visit) const = 0;
+  // System records, by their exact key; and those that begin with `prefix`, in order, from `from` on, at most `count`.
+  [[nodiscard]] virtual const Record* record(ByteView key) const = 0;
+  virtual void scan_records(ByteView prefix, ByteView from, size_t count,
+                            const std::function<bool(ByteView key, const Record&)>& visit) const = 0;
+  [[nodiscard]] virtual std::optional<LeaseInfo> lease(LeaseId id) const = 0;
+  [[nodiscard]] virtual const Session* session(SessionId id) const = 0;
+};
+
+// One entry's worth of change, as a layer sees it. Good during the call.
+struct Applied {
+  const Reply& reply;
+  const Effects& effects;
+  // Calls visit for every event of keys the entry caused, in order. A large entry has many: layers that cannot take
+  // them in one turn read them from the store, pinned, in slices.
+  std::function<void(const std::function<void(const Version&)>& visit)> events;
+};
+
+// Hears of each applied entry, in order.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void on_applied(const View& view, const Applied& applied) = 0;
+};
+
+// Puts a command into the log. The answer comes as an applied entry whose header carries the same origin and request,
+// or never: then what became of it is read from the state.
+class Proposer {
+ public:
+  virtual ~Proposer() = default;
+  // `header`'s origin, boot, request and, for a decision of the leader, term are set by the proposer's side; session,
+  // incarnation and sequence are the caller's. Returns the request's number.
+  virtual uint64_t propose(const CommandHeader& header, const InternalCommand& command) = 0;
+};
+
+class KeyspaceView final : public View {
+ public:
+  explicit KeyspaceView(const Keyspace& keyspace) : keyspace_(keyspace) {}
+  [[nodiscard]] LogIndex index() const override { return keyspace_.applied(); }
+  [[nodiscard]] Revision revision() const override { return keyspace_.revision(); }
+  [[nodiscard]] std::optional<KeyValue> get(ByteView key) const override;
+  [[nodiscard]] int64_t count(const KeyRange& range) const override;
+  [[nodiscard]] std::optional<KeyValue> oldest(const KeyRange& range, Revision after) const override;
+  std::optional<std::string> scan(const KeyRange& range, size_t keys_max,
+                                  const std::function<bool(const KeyValue&)>& visit) const override;
+  [[nodiscard]] const Record* record(ByteView key) const override { return keyspace_.record(key); }
+  void scan_records(ByteView prefix, ByteView from, size_t count,
+                    const std::function<bool(ByteView key, const Record&)>& visit) const override;
+  [[nodiscard]] std::optional<LeaseInfo> lease(LeaseId id) const override { return keyspace_.lease(id); }
+  [[nodiscard]] const Session* session(SessionId id) const override { return keyspace_.session(id); }
+
+ private:
+  const Keyspace& keyspace_;
+};
+
+// What the last command did, for observers. The keyspace must not be busy.
+[[nodiscard]] Applied applied_of(Keyspace& keyspace);
+
+}  // namespace conclave::keyspace

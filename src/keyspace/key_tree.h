@@ -1,0 +1,125 @@
+// All keys in order: a B+-tree of Key records whose nodes also carry, per subtree, how many keys live and the oldest
+// and newest create revision among them. So a count, and the recipes' "first (or last) by create revision under a
+// prefix", cost a walk down the tree and no scan. These numbers follow the newest versions, a half-applied command's
+// included.
+//
+// Nodes hold eight bytes of each key, taken behind the prefix all keys of the node share, so that a look-up compares
+// integers and reads one or two keys. One thread. Does not own the keys; its nodes are the pool's and end with it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "base/bytes.h"
+#include "keyspace/pool.h"
+#include "keyspace/requests.h"
+#include "keyspace/version.h"
+
+namespace conclave::keyspace {
+
+class KeyTree {
+ public:
+  static constexpr uint32_t kFanout = 64;  // 8 cache lines of heads: six steps of search, 2% of nodes inner
+  // Keys and their numbers under one node. No live key: lives 0, oldest INT64_MAX, newest 0.
+  struct Totals {
+    int64_t lives = 0;
+    int64_t oldest = INT64_MAX;
+    int64_t newest = 0;
+    void add(const Totals& other);
+  };
+
+  struct Leaf;
+  struct Inner;
+  // A place in the leaves. Valid until a key is added or removed.
+  struct Position {
+    Leaf* leaf = nullptr;
+    uint32_t at = 0;
+    [[nodiscard]] bool is_end() const { return leaf == nullptr; }
+  };
+
+  explicit KeyTree(Pool& pool);
+  KeyTree(const KeyTree&) = delete;
+  KeyTree& operator=(const KeyTree&) = delete;
+
+  [[nodiscard]] Key* find(ByteView key) const;
+  // The first key >= `key`.
+  [[nodiscard]] Position lower_bound(ByteView key) const;
+  [[nodiscard]] static Key* key_at(Position position);
+  // Create revision of the newest version, 0 if that is a tombstone: read without touching the key.
+  [[nodiscard]] static int64_t create_at(Position position);
+  static void advance(Position& position);
+  // The last key < `key`; of an empty view: the last key.
+  [[nodiscard]] Position last_before(std::optional<ByteView> key) const;
+  static void retreat(Position& position);
+
+  // A look-up that remembers its way down, for what follows it. Valid until the next insert or erase.
+  class Path {
+   public:
+    [[nodiscard]] Key* key() const { return found_ ? key_at({leaf_, at_}) : nullptr; }
+
+   private:
+    friend class KeyTree;
+    static constexpr uint32_t kDepthMax = 12;
+    struct Step {
+      Inner* node;
+      uint32_t child;
+    };
+    std::array<Step, kDepthMax> steps_;
+    uint32_t depth_ = 0;
+    Leaf* leaf_ = nullptr;
+    uint32_t at_ = 0;
+    bool found_ = false;
+  };
+  void find(ByteView key, Path& path) const;
+  // Puts a key that is not there at the place a look-up of it ended, with the create revision of its head.
+  void insert(Path& path, Key* key, int64_t create);
+  // The key of `path` began or ended a life: its create revision is now `create`, 0 for none.
+  void set_create(const Path& path, int64_t create);
+  // Takes out a key whose create revision is 0.
+  void erase(Path& path);
+  // Moves `path` to the next key; false at the end. Only for paths whose key was found or that stand on a key.
+  [[nodiscard]] bool advance(Path& path) const;
+  // Positions `path` at the first key >= `key`; false if there is none.
+  [[nodiscard]] bool seek(ByteView key, Path& path) const;
+
+  // Of all keys in `range`.
+  [[nodiscard]] Totals totals(const KeyRange& range) const;
+
+  // Where a search by create revision stands: the candidate must come after (create, key).
+  struct CreateOrder {
+    bool descending = false;
+    int64_t create_min = 1;
+    int64_t create_max = INT64_MAX;
+    // What was found last, to find the next; equal create revisions follow in key order, either way.
+    Key* after = nullptr;
+    int64_t after_create = 0;
+  };
+  // The first key of `range` in that order, or nullptr.
+  [[nodiscard]] Key* first_by_create(const KeyRange& range, const CreateOrder& order, int64_t& create) const;
+
+  [[nodiscard]] size_t size() const { return size_; }
+  // Checks every invariant; for tests.
+  [[nodiscard]] bool is_sound() const;
+
+ private:
+  struct Separator;
+  struct Search;
+  void grow(Path& path, uint32_t level, void* left, void* right, Separator* separator);
+  void remove_child(Path& path, uint32_t level);
+  void merge_leaf(Path& path);
+  [[nodiscard]] Separator* separator_between(ByteView left, ByteView right);
+  void free_separator(Separator* separator);
+  [[nodiscard]] Totals node_totals(const void* node, uint32_t height) const;
+  void totals_in(const void* node, uint32_t height, const KeyRange& range, bool open_left, bool open_right,
+                 Totals& sum) const;
+  void search_in(const void* node, uint32_t height, bool open_left, bool open_right, Search& search) const;
+  bool is_sound_in(const void* node, uint32_t height, const ByteView* low, const ByteView* high) const;
+
+  Pool& pool_;
+  void* root_ = nullptr;
+  uint32_t height_ = 0;  // 0: the root is a leaf
+  size_t size_ = 0;
+};
+
+}  // namespace conclave::keyspace

@@ -1,0 +1,701 @@
+#include "node/replica.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/assert.h"
+#include "base/mark.h"
+#include "raft/codec.h"
+
+namespace conclave::node {
+namespace {
+
+// One frame of forwarded commands holds about this much: more gains nothing, less delays nothing.
+constexpr size_t kForwardBytes = size_t{1} << 20;
+// Reads and keep-alives that found no leader, or lost it, try again after this.
+constexpr Duration kRoundRetry = std::chrono::milliseconds(50);
+// Requests past their time are looked for this often.
+constexpr Duration kRequestCheck = std::chrono::milliseconds(100);
+// A commit mark costs some bytes in the log and saves applying again after a restart: a few times a second is enough.
+constexpr Duration kCommitMark = std::chrono::milliseconds(100);
+// Leases of a new leader are walked in pieces of this many.
+constexpr size_t kLeasesPerStep = 4096;
+
+}  // namespace
+
+std::string_view to_string(RequestRefusal refusal) {
+  switch (refusal) {
+    case RequestRefusal::kNoLeader:
+      return "no leader";
+    case RequestRefusal::kOverloaded:
+      return "overloaded";
+    case RequestRefusal::kTooLarge:
+      return "too large";
+    case RequestRefusal::kTimedOut:
+      return "timed out";
+  }
+  return "unknown";
+}
+
+Replica::Replica(const ReplicaOptions& options, Recovered&& recovered, keyspace::Keyspace& keyspace, ReplicaHost& host)
+    : options_(options),
+      host_(host),
+      keyspace_(keyspace),
+      raft_(options.raft, std::move(recovered)),
+      lease_clock_(options.leases),
+      applied_(keyspace.applied()) {
+  ASSERT_CMP(applied_, ==, raft_.snapshot().last.index);
+  applied_term_ = raft_.snapshot().last.term;
+}
+
+// ---- The world ----
+
+void Replica::start(Instant now) {
+  step(now, raft::Start{});
+}
+
+void Replica::on_frame(Instant now, NodeId from, ByteView frame) {
+  if (!frame.empty() && frame.front() == static_cast<char>(FrameKind::kConsensus)) {
+    const Result<raft::OwnedMessage> message = raft::OwnedMessage::decode(frame.substr(1));
+    if (!message || message->message().header.from != from) {
+      ++frames_refused_;
+      return;
+    }
+    step(now, raft::Receive{.message = message->message()});
+    return;
+  }
+  const Result<Frame> decoded = decode_frame(frame);
+  if (!decoded) {
+    ++frames_refused_;
+    return;
+  }
+  std::visit(
+      [&](const auto& body) {
+        if (body.group != options_.raft.group) {
+          ++frames_refused_;
+          return;
+        }
+        on(now, from, body);
+      },
+      *decoded);
+}
+
+void Replica::on_link_up(Instant now, NodeId peer) {
+  step(now, raft::LinkUp{.peer = peer});
+}
+
+void Replica::on_link_broken(Instant now, NodeId peer) {
+  step(now, raft::LinkBroken{.peer = peer});
+}
+
+void Replica::on_durable(Instant now, WriteSequence sequence) {
+  while (!held_.empty() && held_.front().after <= sequence) {
+    Held& held = held_.front();
+    host_.send(held.to, held.lane, std::move(held.frame));
+    held_.pop_front();
+  }
+  step(now, raft::WriteDone{.sequence = sequence});
+}
+
+void Replica::tick(Instant now) {
+  if (raft_.next_deadline() <= now) step(now, raft::Tick{});
+}
+
+void Replica::flush(Instant now) {
+  expire_requests(now);
+  apply_committed(now);
+  flush_writes(now);
+  flush_round(now);
+  expire_leases(now);
+  // Alone in its cluster a leader commits in the very turn.
+  apply_committed(now);
+  release_reads();
+}
+
+Instant Replica::next_deadline() const {
+  Instant deadline = std::min({raft_.next_deadline(), forward_retry_at_, retry_rounds_at_});
+  if (lease_clock_.is_leading()) {
+    deadline = std::min(deadline, expiry_armed_ ? Instant::min() : lease_clock_.next_deadline());
+  }
+  if (!writes_.empty() || reads_pending_ + keep_alives_pending_ > 0) {
+    deadline = std::min(deadline, requests_checked_at_ + kRequestCheck);
+  }
+  return deadline;
+}
+
+bool Replica::has_work() const {
+  return applying_ || applied_ < raft_.status().commit;
+}
+
+// ---- Consensus ----
+
+void Replica::step(Instant now, const raft::Input& input) {
+  raft_.step(now, input, output_);
+  take_output(now);
+}
+
+void Replica::take_output(Instant now) {
+  if (output_.write) host_.persist(output_.write->sequence, batch_of(*output_.write, now));
+  for (const raft::Outgoing& outgoing : output_.messages) {
+    std::string frame(1, static_cast<char>(FrameKind::kConsensus));
+    raft::encode(outgoing.message, frame);
+    const bool bulk = std::holds_alternative<raft::SnapshotChunk>(outgoing.message.body) ||
+                      std::holds_alternative<raft::PullReply>(outgoing.message.body);
+    const env::Lane lane = bulk ? env::Lane::kBulk : env::Lane::kConsensus;
+    const NodeId to = outgoing.message.header.to;
+    if (outgoing.after.value() == 0) {
+      host_.send(to, lane, std::move(frame));
+    } else {
+      // Waits only for writes not yet done; those come in order, so this is nearly always the end.
+      auto at = held_.end();
+      while (at != held_.begin() && std::prev(at)->after > outgoing.after) --at;
+      held_.insert(at, {.after = outgoing.after, .to = to, .lane = lane, .frame = std::move(frame)});
+    }
+  }
+  for (const raft::ReadResult& read : output_.reads) on_round(now, read);
+  if (output_.role_changed) {
+    if (!leads()) follow_leases(now);
+    // Reads and keep-alives that wait for a leader may go now.
+    if (raft_.status().leader.is_set() && retry_rounds_at_ != kNever) retry_rounds_at_ = now;
+    host_.on_role_changed(raft_.status());
+  }
+}
+
+wal::Batch Replica::batch_of(const raft::Write& write, Instant now) {
+  const GroupId group = options_.raft.group;
+  wal::Batch batch;
+  for (size_t i = 0; i < write.entries.size(); ++i) batch.append(group, write.entries[i]);
+  for (size_t i = 0; i < write.fills.size(); ++i) batch.fill(group, write.fills[i]);
+  if (write.snapshot) {
+    if (write.discard_log) {
+      batch.install(group, *write.snapshot);
+    } else {
+      batch.snapshot(group, *write.snapshot);
+      batch.release(group, write.keep_from.prev());
+    }
+  }
+  if (write.vote) batch.vote(group, *write.vote);
+  if (write.commit > commit_written_ && (now >= commit_written_at_ + kCommitMark || write.snapshot)) {
+    std::vector<Floor> floors = raft_.floors();
+    if (floors.size() > wal::kFloorsMax) floors.resize(wal::kFloorsMax);
+    batch.commit(group, write.commit, floors);
+    commit_written_ = write.commit;
+    commit_written_at_ = now;
+  }
+  // What moves no data may use the space kept in reserve.
+  if (write.entries.empty() && write.fills.empty()) batch.set_urgency(wal::Urgency::kUrgent);
+  return batch;
+}
+
+raft::Refusal Replica::transfer(Instant now, NodeId to) {
+  step(now, raft::Transfer{.to = to});
+  return output_.refused;
+}
+
+raft::Refusal Replica::change_membership(Instant now, const Membership& target) {
+  step(now, raft::ProposeMembership{.target = target});
+  return output_.proposal->refusal;
+}
+
+// ---- Applying ----
+
+void Replica::apply_committed(Instant now) {
+  const LogIndex commit = raft_.status().commit;
+  for (uint32_t count = 0; applied_ < commit && count < options_.entries_per_turn; ++count) {
+    const Entry& entry = raft_.entry(applied_.next());
+    if (entry.type == EntryType::kCommand) {
+      const bool done = applying_ ? keyspace_.run_slice() : keyspace_.apply(entry.index, entry.term, entry.payload);
+      applying_ = !done;
+      // A large command goes on with the next turn: heartbeats, votes and keep-alives must not wait for it.
+      if (!done) return;
+    } else {
+      keyspace_.skip(entry.index);
+    }
+    finish_entry(now, entry);
+  }
+}
+
+void Replica::finish_entry(Instant now, const Entry& entry) {
+  applied_ = entry.index;
+  if (entry.term > applied_term_) {
+    applied_term_ = entry.term;
+    on_term_passed(entry.term);
+  }
+  if (entry.type == EntryType::kCommand) {
+    const keyspace::Effects& effects = keyspace_.effects();
+    if (lease_clock_.is_leading()) {
+      for (const LeaseId id : effects.leases_ended) lease_clock_.end(id);
+      for (const LeaseId id : effects.leases_started) {
+        if (const auto lease = keyspace_.lease(id)) lease_clock_.start(id, lease->remaining_ms, now);
+      }
+    }
+    resolve(keyspace_.reply());
+    host_.on_applied(effects);
+  }
+  // Rule 2: a new leader acknowledges nothing and expires nothing before it has applied its own first entry.
+  if (leads() && applied_term_ == raft_.status().term && !lease_clock_.is_leading()) lead_leases(now);
+}
+
+void Replica::lead_leases(Instant now) {
+  lease_clock_.lead(now);
+  LeaseId after(INT64_MIN);
+  while (true) {
+    const std::vector<keyspace::LeaseInfo> leases = keyspace_.leases(after, kLeasesPerStep);
+    for (const keyspace::LeaseInfo& lease : leases) lease_clock_.start(lease.id, lease.remaining_ms, now);
+    if (leases.size() < kLeasesPerStep) return;
+    after = leases.back().id;
+  }
+}
+
+void Replica::follow_leases(Instant) {
+  lease_clock_.stop();
+  expiry_armed_ = false;
+}
+
+void Replica::resolve(const keyspace::Reply& reply) {
+  if (reply.header.origin != options_.raft.self || reply.header.boot != options_.raft.boot) return;
+  const auto found = writes_.find(reply.header.request);
+  if (found == writes_.end()) return;
+  if (found->second.ticket != 0) host_.on_write_applied(found->second.ticket, reply);
+  forget(found);
+}
+
+// The first entry of a later term is applied: what was proposed in an earlier one and not met before it never will be,
+// since all entries of a term precede those of the next (rule 4). It was never applied, so it may be proposed again.
+void Replica::on_term_passed(Term term) {
+  std::vector<uint64_t> again;
+  for (auto at = writes_.begin(); at != writes_.end();) {
+    PendingWrite& write = at->second;
+    if (write.term.value() == 0 || write.term >= term) {
+      ++at;
+      continue;
+    }
+    if (write.number != 0 && forward_term_ == write.term) forwarded_.erase(write.number);
+    if (write.ticket == 0) {
+      // Its client was told that the outcome is unknown, and is gone.
+      forget(at++);
+      continue;
+    }
+    REACHED(proposal_passed_by);
+    write.term = Term();
+    write.number = 0;
+    again.push_back(at->first);
+    ++at;
+  }
+  if (again.empty()) return;
+  again.insert(again.end(), waiting_.begin(), waiting_.end());
+  std::ranges::sort(again);
+  waiting_.assign(again.begin(), again.end());
+}
+
+void Replica::forget(std::map<uint64_t, PendingWrite>::iterator write) {
+  if (write->second.number != 0 && write->second.term == forward_term_) forwarded_.erase(write->second.number);
+  write_bytes_ -= write->second.command.size();
+  writes_.erase(write);
+}
+
+// ---- Writes ----
+
+void Replica::write(Instant now, Ticket ticket, keyspace::CommandHeader header, ByteView body) {
+  ASSERT(ticket != 0);
+  header.origin = options_.raft.self;
+  header.boot = options_.raft.boot;
+  header.request = last_request_ + 1;
+  SharedBytes command = keyspace::encode_command(header, body);
+  if (command.size() > kEntryBytesMax) {
+    host_.on_write_refused(ticket, RequestRefusal::kTooLarge);
+    return;
+  }
+  if (writes_.size() >= options_.writes_pending_max ||
+      write_bytes_ + command.size() > options_.write_bytes_pending_max) {
+    REACHED(write_queue_full);
+    host_.on_write_refused(ticket, RequestRefusal::kOverloaded);
+    return;
+  }
+  ++last_request_;
+  write_bytes_ += command.size();
+  writes_.emplace(
+      last_request_,
+      PendingWrite{.ticket = ticket, .command = std::move(command), .deadline = now + options_.request_timeout});
+  waiting_.push_back(last_request_);
+}
+
+void Replica::flush_writes(Instant now) {
+  const raft::Status status = raft_.status();
+  if (forward_retry_at_ <= now) {
+    forward_retry_at_ = kNever;
+    if (!forwarded_.empty() && status.leader.is_set() && !leads() && forward_term_ == status.term) {
+      REACHED(forward_sent_again);
+      resend(now, forwarded_.begin()->first);
+    }
+  }
+  if (waiting_.empty()) return;
+  if (leads()) {
+    propose(now);
+  } else if (status.leader.is_set()) {
+    forward(now);
+  }
+}
+
+void Replica::propose(Instant now) {
+  std::vector<SharedBytes> commands;
+  commands.reserve(waiting_.size());
+  for (const uint64_t request : waiting_) commands.push_back(writes_.at(request).command);
+  step(now, raft::Propose{.commands = commands});
+  const raft::ProposalResult result = *output_.proposal;
+  if (result.refusal == raft::Refusal::kOverloaded) {
+    for (const uint64_t request : waiting_) {
+      const auto found = writes_.find(request);
+      host_.on_write_refused(found->second.ticket, RequestRefusal::kOverloaded);
+      forget(found);
+    }
+    waiting_.clear();
+    return;
+  }
+  // Handing over: they wait for the next leader.
+  if (result.refusal != raft::Refusal::kNone) return;
+  for (const uint64_t request : waiting_) writes_.at(request).term = result.term;
+  waiting_.clear();
+}
+
+void Replica::forward(Instant now) {
+  const Term term = raft_.status().term;
+  if (forward_term_ != term) {
+    forward_term_ = term;
+    forward_next_ = 1;
+    forwarded_.clear();
+  }
+  const uint64_t first = forward_next_;
+  for (const uint64_t request : waiting_) {
+    PendingWrite& write = writes_.at(request);
+    write.term = term;
+    write.number = forward_next_++;
+    forwarded_.emplace(write.number, request);
+  }
+  waiting_.clear();
+  resend(now, first);
+}
+
+// Sends everything not met from this number on.
+void Replica::resend(Instant now, uint64_t from) {
+  std::vector<ByteView> commands;
+  uint64_t first = 0;
+  size_t bytes = 0;
+  auto send = [&] {
+    if (!commands.empty()) send_forward(first, commands);
+    commands.clear();
+    bytes = 0;
+  };
+  for (auto at = forwarded_.lower_bound(from); at != forwarded_.end(); ++at) {
+    const ByteView command = writes_.at(at->second).command.view();
+    const bool follows = !commands.empty() && at->first == first + commands.size();
+    if (!follows || commands.size() >= kForwardCommandsMax || bytes + command.size() > kForwardBytes) {
+      send();
+      first = at->first;
+    }
+    commands.push_back(command);
+    bytes += command.size();
+  }
+  send();
+  if (forward_retry_at_ == kNever && !forwarded_.empty()) forward_retry_at_ = now + options_.forward_retry;
+}
+
+void Replica::send_forward(uint64_t first, const std::vector<ByteView>& commands) {
+  host_.send(raft_.status().leader, env::Lane::kForward,
+             encode(Forward{.group = options_.raft.group,
+                            .term = forward_term_,
+                            .boot = options_.raft.boot,
+                            .first = first,
+                            .commands = commands}));
+}
+
+void Replica::on(Instant now, NodeId from, const Forward& frame) {
+  const raft::Status status = raft_.status();
+  // Of another term, or to a server that leads no more: the sender will see by itself what became of it.
+  if (!leads() || frame.term != status.term) return;
+  if (sources_term_ != status.term) {
+    sources_.clear();
+    sources_term_ = status.term;
+  }
+  if (!raft_.membership().contains(from)) {
+    ++frames_refused_;
+    return;
+  }
+  ForwardSource& source = sources_[from];
+  if (frame.boot < source.boot) return;
+  if (frame.boot > source.boot) source = {.boot = frame.boot};
+  ForwardReply reply{.group = options_.raft.group, .term = status.term, .boot = frame.boot, .next = source.next};
+  if (frame.first > source.next) {
+    REACHED(forward_gap);
+    host_.send(from, env::Lane::kForward, encode(reply));
+    return;
+  }
+  const uint64_t skip = source.next - frame.first;
+  if (skip >= frame.commands.size()) return;  // all taken before
+  std::vector<SharedBytes> commands;
+  commands.reserve(frame.commands.size() - skip);
+  for (size_t i = skip; i < frame.commands.size(); ++i) {
+    keyspace::Command command;
+    const bool good = frame.commands[i].size() <= kEntryBytesMax &&
+                      keyspace::decode_command(frame.commands[i], command) && command.header.origin == from &&
+                      command.header.boot == frame.boot;
+    if (!good) {
+      ++frames_refused_;
+      return;
+    }
+    commands.push_back(SharedBytes::copy_of(frame.commands[i]));
+  }
+  step(now, raft::Propose{.commands = commands});
+  const raft::Refusal refusal = output_.proposal->refusal;
+  if (refusal == raft::Refusal::kNone) {
+    source.next += commands.size();
+  } else if (refusal == raft::Refusal::kOverloaded) {
+    // Passed over for good: a copy of this frame that comes later must not be taken after its sender was told no.
+    REACHED(forward_refused);
+    reply.refused_first = source.next;
+    reply.refused_count = commands.size();
+    source.next += commands.size();
+    reply.next = source.next;
+    host_.send(from, env::Lane::kForward, encode(reply));
+  }
+  // Otherwise it is handing over: the next leader will be asked.
+}
+
+void Replica::on(Instant now, NodeId, const ForwardReply& frame) {
+  if (frame.boot != options_.raft.boot || frame.term != forward_term_) return;
+  for (auto at = forwarded_.lower_bound(frame.refused_first);
+       at != forwarded_.end() && at->first - frame.refused_first < frame.refused_count;) {
+    const auto write = writes_.find((at++)->second);
+    if (write->second.ticket != 0) host_.on_write_refused(write->second.ticket, RequestRefusal::kOverloaded);
+    forget(write);
+  }
+  // What the leader waits for was lost on the way.
+  if (forwarded_.contains(frame.next) && raft_.status().leader.is_set() && !leads() &&
+      raft_.status().term == forward_term_) {
+    resend(now, frame.next);
+  }
+}
+
+// ---- Reads and keep-alives ----
+
+void Replica::read(Instant now, Ticket ticket) {
+  if (reads_pending_ >= options_.reads_pending_max) {
+    REACHED(read_queue_full);
+    host_.on_read_refused(ticket, RequestRefusal::kOverloaded);
+    return;
+  }
+  ++reads_pending_;
+  new_reads_.push_back({.ticket = ticket, .deadline = now + options_.request_timeout});
+}
+
+void Replica::keep_alive(Instant now, Ticket ticket, LeaseId lease) {
+  if (keep_alives_pending_ >= options_.keep_alives_pending_max) {
+    host_.on_keep_alive_refused(ticket, RequestRefusal::kOverloaded);
+    return;
+  }
+  ++keep_alives_pending_;
+  new_keep_alives_.push_back({.ticket = ticket, .lease = lease, .deadline = now + options_.request_timeout});
+}
+
+// The TTL, or zero if the lease is gone or its end already proposed.
+int64_t Replica::renew(Instant now, LeaseId lease) {
+  const auto info = keyspace_.lease(lease);
+  if (!info || !lease_clock_.renew(lease, info->ttl_ms, now)) return 0;
+  return info->ttl_ms;
+}
+
+// One round of consensus confirms all reads and keep-alives that came in one turn; a keep-alive moves its deadline now
+// and is acknowledged when the round has proven that this server led when it came.
+void Replica::flush_round(Instant now) {
+  if (retry_rounds_at_ != kNever && retry_rounds_at_ > now) return;
+  retry_rounds_at_ = kNever;
+  if (new_reads_.empty() && new_keep_alives_.empty() && new_remote_.empty()) return;
+  const bool leading = leads();
+  if (!leading && !raft_.status().leader.is_set()) {
+    retry_rounds_at_ = now + kRoundRetry;
+    return;
+  }
+  if (leading && !lease_clock_.is_leading() && !new_keep_alives_.empty() && new_reads_.empty()) {
+    // Not before its first entry is applied.
+    retry_rounds_at_ = now + kRoundRetry;
+    return;
+  }
+  Round round;
+  round.reads = std::exchange(new_reads_, {});
+  if (leading) {
+    if (lease_clock_.is_leading()) {
+      round.keep_alives = std::exchange(new_keep_alives_, {});
+      round.remote = std::exchange(new_remote_, {});
+      round.ttl_ms.reserve(round.keep_alives.size());
+      for (const WaitingKeepAlive& waiting : round.keep_alives) round.ttl_ms.push_back(renew(now, waiting.lease));
+    } else {
+      retry_rounds_at_ = now + kRoundRetry;
+    }
+  } else {
+    forward_keep_alives(now);
+  }
+  if (round.reads.empty() && round.keep_alives.empty() && round.remote.empty()) return;
+  const uint64_t context = ++last_round_;
+  rounds_.emplace(context, std::move(round));
+  step(now, raft::Read{.context = context});
+}
+
+void Replica::forward_keep_alives(Instant now) {
+  new_remote_.clear();  // whoever sent them will ask again
+  const raft::Status status = raft_.status();
+  while (!new_keep_alives_.empty()) {
+    const size_t count = std::min(new_keep_alives_.size(), kKeepAliveLeasesMax);
+    KeepAlive frame{
+        .group = options_.raft.group, .term = status.term, .boot = options_.raft.boot, .id = ++last_keep_alive_frame_};
+    ForwardedKeepAlives waiting{.term = status.term, .deadline = now + options_.forward_retry};
+    frame.leases.reserve(count);
+    for (size_t i = 0; i < count; ++i) frame.leases.push_back(new_keep_alives_[i].lease);
+    const auto end = new_keep_alives_.begin() + static_cast<ptrdiff_t>(count);
+    waiting.keep_alives.assign(new_keep_alives_.begin(), end);
+    new_keep_alives_.erase(new_keep_alives_.begin(), end);
+    host_.send(status.leader, env::Lane::kForward, encode(frame));
+    forwarded_keep_alives_.emplace(frame.id, std::move(waiting));
+  }
+}
+
+void Replica::on(Instant now, NodeId from, const KeepAlive& frame) {
+  if (!leads() || frame.term != raft_.status().term || !lease_clock_.is_leading() ||
+      !raft_.membership().contains(from)) {
+    host_.send(from, env::Lane::kForward,
+               encode(KeepAliveReply{.group = options_.raft.group, .boot = frame.boot, .id = frame.id}));
+    return;
+  }
+  RemoteKeepAlives remote{.from = from, .boot = frame.boot, .id = frame.id};
+  remote.ttl_ms.reserve(frame.leases.size());
+  for (const LeaseId lease : frame.leases) remote.ttl_ms.push_back(renew(now, lease));
+  new_remote_.push_back(std::move(remote));
+}
+
+void Replica::on(Instant now, NodeId, const KeepAliveReply& frame) {
+  const auto found = forwarded_keep_alives_.find(frame.id);
+  if (frame.boot != options_.raft.boot || found == forwarded_keep_alives_.end()) return;
+  std::vector<WaitingKeepAlive> waiting = std::move(found->second.keep_alives);
+  forwarded_keep_alives_.erase(found);
+  if (!frame.ok || frame.ttl_ms.size() != waiting.size()) {
+    new_keep_alives_.insert(new_keep_alives_.end(), waiting.begin(), waiting.end());
+    retry_rounds_at_ = std::min(retry_rounds_at_, now + kRoundRetry);
+    return;
+  }
+  for (size_t i = 0; i < waiting.size(); ++i) {
+    --keep_alives_pending_;
+    host_.on_kept_alive(waiting[i].ticket, frame.ttl_ms[i]);
+  }
+}
+
+void Replica::on_round(Instant now, const raft::ReadResult& result) {
+  auto node = rounds_.extract(result.context);
+  if (node.empty()) return;
+  Round& round = node.mapped();
+  const bool ok = result.refusal == raft::Refusal::kNone;
+  for (const RemoteKeepAlives& remote : round.remote) {
+    KeepAliveReply reply{.group = options_.raft.group, .boot = remote.boot, .id = remote.id, .ok = ok};
+    if (ok) reply.ttl_ms = remote.ttl_ms;
+    host_.send(remote.from, env::Lane::kForward, encode(reply));
+  }
+  if (ok) {
+    for (const WaitingRead& waiting : round.reads) confirmed_reads_.emplace(result.index, waiting);
+    for (size_t i = 0; i < round.keep_alives.size(); ++i) {
+      --keep_alives_pending_;
+      host_.on_kept_alive(round.keep_alives[i].ticket, round.ttl_ms[i]);
+    }
+    return;
+  }
+  // The leader changed or did not answer: asked again, with a round begun later still.
+  new_reads_.insert(new_reads_.end(), round.reads.begin(), round.reads.end());
+  new_keep_alives_.insert(new_keep_alives_.end(), round.keep_alives.begin(), round.keep_alives.end());
+  retry_rounds_at_ = std::min(retry_rounds_at_, now + kRoundRetry);
+}
+
+void Replica::release_reads() {
+  // In the middle of a large command the state is the one before it.
+  while (!confirmed_reads_.empty() && confirmed_reads_.begin()->first <= applied_) {
+    const WaitingRead waiting = confirmed_reads_.begin()->second;
+    confirmed_reads_.erase(confirmed_reads_.begin());
+    --reads_pending_;
+    host_.on_read_ready(waiting.ticket);
+  }
+}
+
+// ---- Leases ----
+
+void Replica::expire_leases(Instant now) {
+  if (!lease_clock_.is_leading() || lease_clock_.next_deadline() > now) return;
+  if (!expiry_armed_) {
+    // What has arrived already is taken in first: a keep-alive may be among it (rule 2).
+    expiry_armed_ = true;
+    return;
+  }
+  expiry_armed_ = false;
+  due_.clear();
+  lease_clock_.take_due(now, keyspace::kExpireLeasesMax, due_);
+  if (due_.empty()) return;
+  std::string body;
+  keyspace::encode_expire(due_, body);
+  const SharedBytes command =
+      keyspace::encode_command({.kind = keyspace::CommandKind::kLeaseExpire, .term = raft_.status().term}, body);
+  step(now, raft::Propose{.commands = {&command, 1}});
+  if (output_.proposal->refusal != raft::Refusal::kNone) lease_clock_.give_back(due_);
+}
+
+// ---- Time ----
+
+void Replica::expire_requests(Instant now) {
+  if (now < requests_checked_at_ + kRequestCheck) return;
+  requests_checked_at_ = now;
+  // Requests have one timeout, so their order is that of their deadlines.
+  for (auto at = writes_.begin(); at != writes_.end() && at->second.deadline <= now;) {
+    const auto write = at++;
+    if (write->second.ticket == 0) continue;
+    const Ticket ticket = std::exchange(write->second.ticket, 0);
+    if (write->second.term.value() == 0) {
+      std::erase(waiting_, write->first);
+      forget(write);
+      host_.on_write_refused(ticket, RequestRefusal::kNoLeader);
+    } else {
+      // Its number still belongs to the order in which the leader takes things: it stays until it is met or passed by.
+      REACHED(write_outcome_unknown);
+      host_.on_write_unknown(ticket);
+    }
+  }
+  auto late = [now](const auto& waiting) { return waiting.deadline <= now; };
+  auto refuse_read = [&](const WaitingRead& waiting) {
+    --reads_pending_;
+    host_.on_read_refused(waiting.ticket, RequestRefusal::kTimedOut);
+  };
+  auto refuse_keep_alive = [&](const WaitingKeepAlive& waiting) {
+    --keep_alives_pending_;
+    host_.on_keep_alive_refused(waiting.ticket, RequestRefusal::kTimedOut);
+  };
+  std::erase_if(new_reads_, [&](const WaitingRead& waiting) {
+    if (!late(waiting)) return false;
+    refuse_read(waiting);
+    return true;
+  });
+  std::erase_if(confirmed_reads_, [&](const auto& confirmed) {
+    if (!late(confirmed.second)) return false;
+    refuse_read(confirmed.second);
+    return true;
+  });
+  std::erase_if(new_keep_alives_, [&](const WaitingKeepAlive& waiting) {
+    if (!late(waiting)) return false;
+    refuse_keep_alive(waiting);
+    return true;
+  });
+  // Frames whose answer was lost are asked again.
+  for (auto at = forwarded_keep_alives_.begin(); at != forwarded_keep_alives_.end();) {
+    if (at->second.deadline > now && at->second.term == raft_.status().term) {
+      ++at;
+      continue;
+    }
+    std::vector<WaitingKeepAlive>& waiting = at->second.keep_alives;
+    new_keep_alives_.insert(new_keep_alives_.end(), waiting.begin(), waiting.end());
+    at = forwarded_keep_alives_.erase(at);
+  }
+}
+
+}  // namespace conclave::node

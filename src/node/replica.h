@@ -1,0 +1,247 @@
+// One replica of one group: joins consensus, the log and the keyspace. Takes what clients and peers say and what the
+// disk has finished, proposes or forwards, applies what is committed, answers. Owns no thread, clock, socket or disk:
+// its host is the server or the simulator, and any number of replicas may stand in one process.
+//
+// A turn of the host's loop: hand over all that arrived, then call flush() once. What came in one turn is proposed,
+// forwarded and confirmed together; there is no timer that trades latency for batching.
+//
+// What becomes of a write (architecture section 1, rule 4): it is answered from the entry this server applies, or
+// refused as known not applied, or, when this server cannot tell any more, its outcome is unknown; one of the three,
+// once. A proposal that a later term's first entry passed by was never applied and is proposed again.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/entry.h"
+#include "env/network.h"
+#include "keyspace/keyspace.h"
+#include "node/frame.h"
+#include "node/lease_clock.h"
+#include "raft/raft.h"
+#include "wal/batch.h"
+
+namespace conclave::node {
+
+// The host's number for a request; unique among those not yet answered.
+using Ticket = uint64_t;
+
+enum class RequestRefusal : uint8_t {
+  kNoLeader,    // none was known within the request's time; known not applied
+  kOverloaded,  // a queue is full here or at the leader; known not applied
+  kTooLarge,    // the command is above the log's limit
+  kTimedOut,    // a read or keep-alive that could not be proven in time
+};
+[[nodiscard]] std::string_view to_string(RequestRefusal refusal);
+
+// What a replica asks of the world, and tells it. Called from within the replica's functions; must not call back into
+// them.
+class ReplicaHost {
+ public:
+  virtual ~ReplicaHost() = default;
+  // Make durable, in order of sequence; then Replica::on_durable.
+  virtual void persist(WriteSequence sequence, wal::Batch batch) = 0;
+  virtual void send(NodeId to, env::Lane lane, std::string frame) = 0;
+
+  virtual void on_write_applied(Ticket ticket, const keyspace::Reply& reply) = 0;
+  virtual void on_write_refused(Ticket ticket, RequestRefusal refusal) = 0;  // known not applied
+  virtual void on_write_unknown(Ticket ticket) = 0;
+  // The keyspace, as it is now, includes everything acknowledged before the read arrived.
+  virtual void on_read_ready(Ticket ticket) = 0;
+  virtual void on_read_refused(Ticket ticket, RequestRefusal refusal) = 0;
+  // ttl_ms zero: the lease is gone.
+  virtual void on_kept_alive(Ticket ticket, int64_t ttl_ms) = 0;
+  virtual void on_keep_alive_refused(Ticket ticket, RequestRefusal refusal) = 0;
+  // After each entry: replies were given, watches have what they watch.
+  virtual void on_applied(const keyspace::Effects& effects) = 0;
+  virtual void on_role_changed(const raft::Status& status) = 0;
+};
+
+struct ReplicaOptions {
+  raft::Options raft;
+  LeaseClock::Options leases;
+  // Writes that wait here for a leader or their entry, and their bytes: beyond it they are refused at once.
+  size_t writes_pending_max = 65'536;
+  size_t write_bytes_pending_max = size_t{64} << 20;
+  size_t reads_pending_max = 65'536;
+  size_t keep_alives_pending_max = 65'536;
+  // etcd's: 5 s and two election timeouts.
+  Duration request_timeout = std::chrono::seconds(7);
+  // A forwarded command not met for so long is sent again, under the same number.
+  Duration forward_retry = std::chrono::milliseconds(500);
+  // Entries applied in one turn: about 2 ms of small commands.
+  uint32_t entries_per_turn = 2048;
+};
+
+class Replica {
+ public:
+  // `keyspace` holds the state of recovered.snapshot (empty if there is none) and must outlive this.
+  Replica(const ReplicaOptions& options, Recovered&& recovered, keyspace::Keyspace& keyspace, ReplicaHost& host);
+  Replica(const Replica&) = delete;
+  Replica& operator=(const Replica&) = delete;
+
+  // ---- The world ----
+  void start(Instant now);
+  void on_frame(Instant now, NodeId from, ByteView frame);
+  void on_link_up(Instant now, NodeId peer);
+  void on_link_broken(Instant now, NodeId peer);
+  void on_durable(Instant now, WriteSequence sequence);
+  // A deadline has come.
+  void tick(Instant now);
+  // The end of a turn.
+  void flush(Instant now);
+  [[nodiscard]] Instant next_deadline() const;
+  // There is more to apply: another turn is due at once.
+  [[nodiscard]] bool has_work() const;
+
+  // ---- Clients; each is answered through the host once, a refusal possibly within the call ----
+  // header: kind, session and lease fields are the caller's, origin is set here. The body is canonical
+  // (keyspace/validate.h).
+  void write(Instant now, Ticket ticket, keyspace::CommandHeader header, ByteView body);
+  void read(Instant now, Ticket ticket);
+  void keep_alive(Instant now, Ticket ticket, LeaseId lease);
+
+  // ---- Operators ----
+  // What raft says to it: kNone, or why not.
+  [[nodiscard]] raft::Refusal transfer(Instant now, NodeId to);
+  [[nodiscard]] raft::Refusal change_membership(Instant now, const Membership& target);
+
+  [[nodiscard]] const raft::Raft& raft() const { return raft_; }
+  [[nodiscard]] keyspace::Keyspace& keyspace() { return keyspace_; }
+  [[nodiscard]] LogIndex applied() const { return applied_; }
+  [[nodiscard]] const LeaseClock& lease_clock() const { return lease_clock_; }
+  // Frames refused as malformed or unbelievable.
+  [[nodiscard]] uint64_t frames_refused() const { return frames_refused_; }
+
+ private:
+  struct PendingWrite {
+    Ticket ticket = 0;
+    SharedBytes command;
+    Instant deadline;
+    Term term;            // proposed or forwarded in; zero: waits for a leader
+    uint64_t number = 0;  // forwarded under
+  };
+  struct WaitingRead {
+    Ticket ticket = 0;
+    Instant deadline;
+  };
+  struct WaitingKeepAlive {
+    Ticket ticket = 0;
+    LeaseId lease;
+    Instant deadline;
+  };
+  struct RemoteKeepAlives {
+    NodeId from;
+    Boot boot;
+    uint64_t id = 0;
+    std::vector<int64_t> ttl_ms;
+  };
+  // All that one round of consensus will confirm.
+  struct Round {
+    std::vector<WaitingRead> reads;
+    std::vector<WaitingKeepAlive> keep_alives;
+    std::vector<int64_t> ttl_ms;  // of keep_alives
+    std::vector<RemoteKeepAlives> remote;
+  };
+  struct ForwardedKeepAlives {
+    std::vector<WaitingKeepAlive> keep_alives;
+    Term term;
+    Instant deadline;
+  };
+  // What a leader knows of a server that forwards to it.
+  struct ForwardSource {
+    Boot boot;
+    uint64_t next = 1;
+  };
+
+  void step(Instant now, const raft::Input& input);
+  void take_output(Instant now);
+  [[nodiscard]] wal::Batch batch_of(const raft::Write& write, Instant now);
+  void apply_committed(Instant now);
+  void finish_entry(Instant now, const Entry& entry);
+  void resolve(const keyspace::Reply& reply);
+  void on_term_passed(Term term);
+  void lead_leases(Instant now);
+  void follow_leases(Instant now);
+
+  void flush_writes(Instant now);
+  void propose(Instant now);
+  void forward(Instant now);
+  void resend(Instant now, uint64_t from);
+  void send_forward(uint64_t first, const std::vector<ByteView>& commands);
+  void forget(std::map<uint64_t, PendingWrite>::iterator write);
+  void flush_round(Instant now);
+  void forward_keep_alives(Instant now);
+  void expire_leases(Instant now);
+  void on_round(Instant now, const raft::ReadResult& result);
+  void release_reads();
+  void expire_requests(Instant now);
+  int64_t renew(Instant now, LeaseId lease);
+
+  void on(Instant now, NodeId from, const Forward& frame);
+  void on(Instant now, NodeId from, const ForwardReply& frame);
+  void on(Instant now, NodeId from, const KeepAlive& frame);
+  void on(Instant now, NodeId from, const KeepAliveReply& frame);
+
+  [[nodiscard]] bool leads() const { return raft_.status().role == raft::Role::kLeader; }
+
+  ReplicaOptions options_;
+  ReplicaHost& host_;
+  keyspace::Keyspace& keyspace_;
+  raft::Raft raft_;
+  raft::Output output_;
+  LeaseClock lease_clock_;
+  uint64_t frames_refused_ = 0;
+
+  // Messages that wait for a write.
+  struct Held {
+    WriteSequence after;
+    NodeId to;
+    env::Lane lane;
+    std::string frame;
+  };
+  std::deque<Held> held_;
+
+  // Applying.
+  LogIndex applied_;
+  Term applied_term_;      // of the newest entry applied
+  bool applying_ = false;  // the keyspace is in the middle of entry applied_ + 1
+  LogIndex commit_written_;
+  Instant commit_written_at_{};
+
+  // Writes by request number, which is their order.
+  std::map<uint64_t, PendingWrite> writes_;
+  uint64_t last_request_ = 0;
+  size_t write_bytes_ = 0;
+  std::deque<uint64_t> waiting_;  // requests that wait for a leader, ascending
+  // Forwarding in the term it was begun in.
+  Term forward_term_;
+  uint64_t forward_next_ = 1;
+  std::map<uint64_t, uint64_t> forwarded_;  // number -> request, not met yet
+  Instant forward_retry_at_ = kNever;
+  std::map<NodeId, ForwardSource> sources_;  // as leader, in this term
+  Term sources_term_;
+
+  // Reads and keep-alives.
+  std::vector<WaitingRead> new_reads_;
+  std::vector<WaitingKeepAlive> new_keep_alives_;
+  std::vector<RemoteKeepAlives> new_remote_;
+  std::map<uint64_t, Round> rounds_;  // by raft's context
+  uint64_t last_round_ = 0;
+  std::multimap<LogIndex, WaitingRead> confirmed_reads_;  // wait for the state to reach the index
+  std::map<uint64_t, ForwardedKeepAlives> forwarded_keep_alives_;
+  uint64_t last_keep_alive_frame_ = 0;
+  size_t reads_pending_ = 0;
+  size_t keep_alives_pending_ = 0;
+  Instant retry_rounds_at_ = kNever;
+  Instant requests_checked_at_{};
+
+  // Leases that are due and wait for one more turn of input (rule 2).
+  bool expiry_armed_ = false;
+  std::vector<LeaseId> due_;
+};
+
+}  // namespace conclave::node

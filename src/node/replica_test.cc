@@ -1,0 +1,547 @@
+#include "node/replica.h"
+
+#include <set>
+
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "raft/describe.h"
+#include "raft/testing/durable.h"
+
+namespace conclave::node {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr GroupId kGroup{3};
+
+std::string put_body(const std::string& key, const std::string& value, int64_t lease = 0) {
+  std::string body;
+  ByteWriter writer(body);
+  writer.fixed<uint8_t>(0x0a);
+  writer.sized(key);
+  if (!value.empty()) {
+    writer.fixed<uint8_t>(0x12);
+    writer.sized(value);
+  }
+  if (lease != 0) {
+    writer.fixed<uint8_t>(0x18);
+    writer.varint(static_cast<uint64_t>(lease));
+  }
+  return body;
+}
+
+std::string range_body(const std::string& key) {
+  std::string body;
+  ByteWriter writer(body);
+  writer.fixed<uint8_t>(0x0a);
+  writer.sized(key);
+  return body;
+}
+
+std::string grant_body(int64_t ttl_seconds, int64_t id) {
+  std::string body;
+  ByteWriter writer(body);
+  writer.fixed<uint8_t>(0x08);
+  writer.varint(static_cast<uint64_t>(ttl_seconds));
+  writer.fixed<uint8_t>(0x10);
+  writer.varint(static_cast<uint64_t>(id));
+  return body;
+}
+
+// What the log would keep of these batches.
+void apply(raft::Durable& durable, const wal::Batch& batch) {
+  for (const wal::Operation& operation : batch.operations()) {
+    switch (operation.kind) {
+      case wal::ChangeKind::kEntries:
+        durable.entries.erase(durable.entries.lower_bound(operation.index), durable.entries.end());
+        durable.entries[operation.index] = {
+            .index = operation.index, .term = operation.term, .type = operation.type, .payload = operation.payload};
+        break;
+      case wal::ChangeKind::kVote:
+        durable.vote = {.term = operation.term,
+                        .candidate = NodeId(operation.candidate),
+                        .incarnation = Incarnation(operation.incarnation),
+                        .promises = operation.promises};
+        break;
+      case wal::ChangeKind::kCommit:
+        durable.commit = std::max(durable.commit, operation.index);
+        if (!operation.payload.empty()) durable.floors = wal::decode_floors(operation.payload.view()).value();
+        break;
+      default:
+        FAIL() << "not expected here";
+    }
+  }
+}
+
+// Replicas in one thread, with messages and writes in the test's hands.
+class Group {
+ public:
+  struct Answer {
+    std::string kind;
+    int64_t number = 0;
+  };
+  struct Member final : ReplicaHost {
+    Group* group = nullptr;
+    uint64_t id = 0;
+    raft::Durable durable;
+    Boot boot;
+    std::unique_ptr<keyspace::Keyspace> keyspace;
+    std::unique_ptr<Replica> replica;  // null: down
+    std::deque<std::pair<WriteSequence, wal::Batch>> writes;
+    bool disk_stopped = false;
+
+    void persist(WriteSequence sequence, wal::Batch batch) override { writes.emplace_back(sequence, std::move(batch)); }
+    void send(NodeId to, env::Lane, std::string frame) override { group->post(id, to.value(), std::move(frame)); }
+    void on_write_applied(Ticket ticket, const keyspace::Reply& reply) override {
+      group->answer(ticket, reply.error == keyspace::ErrorId::kNone ? "applied" : "error", reply.revision.value());
+    }
+    void on_write_refused(Ticket ticket, RequestRefusal) override { group->answer(ticket, "refused"); }
+    void on_write_unknown(Ticket ticket) override { group->answer(ticket, "unknown"); }
+    void on_read_ready(Ticket ticket) override { group->answer(ticket, "ready", keyspace->revision().value()); }
+    void on_read_refused(Ticket ticket, RequestRefusal) override { group->answer(ticket, "refused"); }
+    void on_kept_alive(Ticket ticket, int64_t ttl_ms) override { group->answer(ticket, "alive", ttl_ms); }
+    void on_keep_alive_refused(Ticket ticket, RequestRefusal) override { group->answer(ticket, "refused"); }
+    void on_applied(const keyspace::Effects&) override {}
+    void on_role_changed(const raft::Status&) override {}
+  };
+
+  explicit Group(uint64_t count, ReplicaOptions options = {}) : options_(options) {
+    std::vector<NodeId> ids;
+    for (uint64_t id = 1; id <= count; ++id) ids.emplace_back(id);
+    const Membership membership = Membership::of_voters(ids);
+    for (uint64_t id = 1; id <= count; ++id) {
+      Member& member = members_[id];
+      member.group = this;
+      member.id = id;
+      member.durable = raft::Durable::bootstrap(kGroup, NodeId(id), membership);
+    }
+    for (uint64_t id = 1; id <= count; ++id) restart(id);
+  }
+
+  Member& member(uint64_t id) { return members_.at(id); }
+  Replica& replica(uint64_t id) { return *members_.at(id).replica; }
+  bool up(uint64_t id) { return members_.at(id).replica != nullptr; }
+
+  void restart(uint64_t id) {
+    Member& member = members_.at(id);
+    member.boot = member.boot.next();
+    ReplicaOptions options = options_;
+    options.raft.group = kGroup;
+    options.raft.self = NodeId(id);
+    options.raft.boot = member.boot;
+    options.raft.seed = id * 100 + member.boot.value();
+    member.keyspace = std::make_unique<keyspace::Keyspace>();
+    member.replica = std::make_unique<Replica>(options, member.durable.recover(), *member.keyspace, member);
+    member.replica->start(now);
+    turn(member);
+  }
+  void crash(uint64_t id) {
+    Member& member = members_.at(id);
+    member.replica.reset();
+    member.writes.clear();
+  }
+
+  void turn(Member& member) {
+    if (member.replica == nullptr) return;
+    member.replica->tick(now);
+    member.replica->flush(now);
+  }
+  void finish_writes(Member& member) {
+    while (member.replica != nullptr && !member.disk_stopped && !member.writes.empty()) {
+      auto [sequence, batch] = std::move(member.writes.front());
+      member.writes.pop_front();
+      apply(member.durable, batch);
+      member.replica->on_durable(now, sequence);
+      member.replica->flush(now);
+    }
+  }
+  // One message, by its place in the queue.
+  void deliver(size_t which) {
+    auto [from, to, frame] = std::move(mail_[which]);
+    mail_.erase(mail_.begin() + static_cast<ptrdiff_t>(which));
+    Member& member = members_.at(to);
+    if (member.replica == nullptr) return;
+    member.replica->on_frame(now, NodeId(from), frame);
+    member.replica->flush(now);
+    finish_writes(member);
+  }
+  void settle() {
+    for (auto& [id, member] : members_) {
+      turn(member);
+      finish_writes(member);
+    }
+    while (!mail_.empty()) deliver(0);
+  }
+  void advance(Duration duration) {
+    const Instant end = now + duration;
+    settle();
+    while (true) {
+      Instant next = kNever;
+      for (auto& [id, member] : members_) {
+        if (member.replica == nullptr) continue;
+        next = std::min(next, member.replica->has_work() ? now : member.replica->next_deadline());
+      }
+      if (next > end) break;
+      now = std::max(now, next);
+      settle();
+    }
+    now = end;
+  }
+  uint64_t leader() {
+    for (auto& [id, member] : members_) {
+      if (member.replica != nullptr && member.replica->raft().status().role == raft::Role::kLeader) return id;
+    }
+    return 0;
+  }
+  uint64_t elect() {
+    for (int i = 0; i < 200 && leader() == 0; ++i) advance(milliseconds(50));
+    EXPECT_NE(leader(), 0U);
+    advance(milliseconds(300));
+    return leader();
+  }
+
+  Ticket put(uint64_t at, const std::string& key, int64_t lease = 0) {
+    const Ticket ticket = ++last_ticket_;
+    replica(at).write(now, ticket, {.kind = keyspace::CommandKind::kPut}, put_body(key, "v", lease));
+    return ticket;
+  }
+  Ticket grant(uint64_t at, int64_t id, int64_t ttl_ms) {
+    const Ticket ticket = ++last_ticket_;
+    replica(at).write(now, ticket, {.kind = keyspace::CommandKind::kLeaseGrant, .lease = LeaseId(id), .ttl_ms = ttl_ms},
+                      grant_body(ttl_ms / 1000, id));
+    return ticket;
+  }
+  Ticket read(uint64_t at) {
+    replica(at).read(now, ++last_ticket_);
+    return last_ticket_;
+  }
+  Ticket keep_alive(uint64_t at, int64_t lease) {
+    replica(at).keep_alive(now, ++last_ticket_, LeaseId(lease));
+    return last_ticket_;
+  }
+  std::string kind(Ticket ticket) { return answers.contains(ticket) ? answers.at(ticket).kind : "none"; }
+  // Keys of that name in the state of a replica: 0 or 1.
+  int64_t count(uint64_t at, const std::string& key) {
+    std::string body;
+    keyspace::RangeRequest request;
+    const std::string bytes = range_body(key);
+    EXPECT_EQ(keyspace::parse(bytes, request), keyspace::ErrorId::kNone);
+    EXPECT_EQ(member(at).keyspace->range(request, body), keyspace::ErrorId::kNone);
+    return body.empty() ? 0 : 1;
+  }
+
+  void post(uint64_t from, uint64_t to, std::string frame) {
+    if (lose && lose(from, to, frame)) return;
+    mail_.push_back({from, to, std::move(frame)});
+  }
+  void answer(Ticket ticket, std::string kind, int64_t number = 0) {
+    EXPECT_FALSE(answers.contains(ticket))
+        << "answered twice: " << ticket << " " << answers[ticket].kind << ", " << kind;
+    answers[ticket] = {std::move(kind), number};
+  }
+  size_t mail() const { return mail_.size(); }
+  void repeat(size_t which) { mail_.push_back(mail_[which]); }
+  void drop(size_t which) { mail_.erase(mail_.begin() + static_cast<ptrdiff_t>(which)); }
+
+  Instant now{seconds(1000)};
+  std::map<Ticket, Answer> answers;
+  std::function<bool(uint64_t from, uint64_t to, const std::string& frame)> lose;
+
+ private:
+  struct Mail {
+    uint64_t from;
+    uint64_t to;
+    std::string frame;
+  };
+  ReplicaOptions options_;
+  std::map<uint64_t, Member> members_;
+  std::deque<Mail> mail_;
+  Ticket last_ticket_ = 0;
+};
+
+bool is_forward(const std::string& frame) {
+  return frame.front() == static_cast<char>(FrameKind::kForward);
+}
+
+TEST(ReplicaTest, OneServerAnswersItself) {
+  Group group(1);
+  group.elect();
+  const Ticket put = group.put(1, "a");
+  const Ticket read = group.read(1);
+  group.settle();
+  EXPECT_EQ(group.kind(put), "applied");
+  EXPECT_EQ(group.kind(read), "ready");
+  EXPECT_EQ(group.count(1, "a"), 1);
+}
+
+TEST(ReplicaTest, AnyServerTakesAnyRequest) {
+  Group group(3);
+  group.elect();
+  std::vector<Ticket> tickets;
+  for (uint64_t id = 1; id <= 3; ++id) tickets.push_back(group.put(id, "key" + std::to_string(id)));
+  group.advance(milliseconds(50));
+  for (const Ticket ticket : tickets) EXPECT_EQ(group.kind(ticket), "applied");
+  std::vector<Ticket> reads;
+  for (uint64_t id = 1; id <= 3; ++id) reads.push_back(group.read(id));
+  group.advance(milliseconds(50));
+  for (const Ticket ticket : reads) {
+    EXPECT_EQ(group.kind(ticket), "ready");
+    EXPECT_GE(group.answers[ticket].number, 4) << "three puts after revision 1";
+  }
+  for (uint64_t id = 1; id <= 3; ++id) {
+    EXPECT_EQ(group.member(id).keyspace->digest(), group.member(1).keyspace->digest());
+  }
+}
+
+TEST(ReplicaTest, WithoutALeaderAWriteIsRefusedAsNotApplied) {
+  Group group(3);
+  group.elect();
+  group.crash(2);
+  group.crash(3);
+  group.advance(seconds(3));
+  ASSERT_EQ(group.leader(), 0U);
+  const Ticket put = group.put(1, "a");
+  const Ticket read = group.read(1);
+  group.advance(seconds(8));
+  EXPECT_EQ(group.kind(put), "refused");
+  EXPECT_EQ(group.kind(read), "refused");
+  group.restart(2);
+  group.restart(3);
+  group.elect();
+  EXPECT_EQ(group.count(1, "a"), 0);
+}
+
+TEST(ReplicaTest, AWriteOutlivesItsLeader) {
+  Group group(3);
+  const uint64_t old = group.elect();
+  const uint64_t follower = old == 1 ? 2 : 1;
+  // Forwarded, and lost with the leader.
+  group.lose = [](uint64_t, uint64_t, const std::string& frame) { return is_forward(frame); };
+  const Ticket put = group.put(follower, "a");
+  group.settle();
+  group.lose = nullptr;
+  group.crash(old);
+  for (uint64_t id = 1; id <= 3; ++id) {
+    if (group.up(id)) group.replica(id).on_link_broken(group.now, NodeId(old));
+  }
+  group.advance(seconds(3));
+  EXPECT_EQ(group.kind(put), "applied");
+  EXPECT_EQ(group.count(follower, "a"), 1);
+}
+
+TEST(ReplicaTest, ALostForwardIsSentAgainUnderItsNumber) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  bool lost = false;
+  group.lose = [&](uint64_t, uint64_t, const std::string& frame) {
+    if (lost || !is_forward(frame)) return false;
+    return lost = true;
+  };
+  const Ticket first = group.put(follower, "a");
+  group.settle();
+  const Ticket second = group.put(follower, "b");  // tells the leader of the gap
+  group.advance(milliseconds(100));
+  EXPECT_TRUE(lost);
+  EXPECT_EQ(group.kind(first), "applied");
+  EXPECT_EQ(group.kind(second), "applied");
+  EXPECT_LT(group.answers[first].number, group.answers[second].number);
+}
+
+TEST(ReplicaTest, OverloadIsRefusedAtOnce) {
+  ReplicaOptions options;
+  options.writes_pending_max = 2;
+  Group group(3, options);
+  const uint64_t leader = group.elect();
+  for (uint64_t id = 1; id <= 3; ++id) group.member(id).disk_stopped = true;
+  const Ticket a = group.put(leader, "a");
+  const Ticket b = group.put(leader, "b");
+  const Ticket c = group.put(leader, "c");
+  EXPECT_EQ(group.kind(c), "refused");
+  EXPECT_EQ(group.kind(a), "none");
+  for (uint64_t id = 1; id <= 3; ++id) group.member(id).disk_stopped = false;
+  group.advance(milliseconds(50));
+  EXPECT_EQ(group.kind(b), "applied");
+  EXPECT_EQ(group.count(leader, "c"), 0);
+}
+
+TEST(ReplicaTest, AnOverloadedLeaderRefusesWhatIsForwarded) {
+  ReplicaOptions options;
+  options.raft.uncommitted_bytes_max = 1;
+  Group group(3, options);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  for (uint64_t id = 1; id <= 3; ++id) group.member(id).disk_stopped = true;
+  const Ticket first = group.put(leader, "first");
+  group.settle();
+  const Ticket put = group.put(follower, "a");
+  group.settle();
+  EXPECT_EQ(group.kind(put), "refused");
+  for (uint64_t id = 1; id <= 3; ++id) group.member(id).disk_stopped = false;
+  group.advance(milliseconds(100));
+  EXPECT_EQ(group.kind(first), "applied");
+  const Ticket again = group.put(follower, "b");
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(again), "applied") << "the order of numbers goes on behind what was refused";
+  EXPECT_EQ(group.count(leader, "a"), 0);
+}
+
+TEST(ReplicaTest, LeasesLiveByKeepAlivesThroughAnyServer) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  group.grant(follower, 7, 2'000);
+  group.settle();
+  group.put(follower, "held", 7);
+  for (int i = 0; i < 10; ++i) {
+    group.advance(milliseconds(700));
+    const Ticket alive = group.keep_alive(i % 2 == 0 ? follower : leader, 7);
+    group.advance(milliseconds(60));
+    EXPECT_EQ(group.kind(alive), "alive");
+    EXPECT_EQ(group.answers[alive].number, 2'000);
+  }
+  EXPECT_EQ(group.count(leader, "held"), 1);
+  group.advance(milliseconds(1'900));
+  EXPECT_EQ(group.count(leader, "held"), 1) << "never early";
+  group.advance(milliseconds(300));
+  for (uint64_t id = 1; id <= 3; ++id) EXPECT_EQ(group.count(id, "held"), 0) << id;
+  const Ticket gone = group.keep_alive(follower, 7);
+  group.advance(milliseconds(100));
+  EXPECT_EQ(group.answers[gone].number, 0);
+}
+
+TEST(ReplicaTest, ANewLeaderGivesEveryLeaseItsFullTime) {
+  Group group(3);
+  const uint64_t old = group.elect();
+  group.grant(old, 9, 3'000);
+  group.settle();
+  group.put(old, "held", 9);
+  group.advance(milliseconds(2'500));
+  group.crash(old);
+  for (uint64_t id = 1; id <= 3; ++id) {
+    if (group.up(id)) group.replica(id).on_link_broken(group.now, NodeId(old));
+  }
+  const uint64_t leader = group.elect();
+  group.advance(milliseconds(2'500));
+  EXPECT_EQ(group.count(leader, "held"), 1);
+  group.advance(milliseconds(1'500));
+  EXPECT_EQ(group.count(leader, "held"), 0);
+}
+
+TEST(ReplicaTest, AKeepAliveIsNotAcknowledgedByALeaderThatIsNone) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  group.grant(leader, 5, 60'000);
+  group.settle();
+  group.lose = [leader](uint64_t from, uint64_t to, const std::string&) { return from == leader || to == leader; };
+  const Ticket alive = group.keep_alive(leader, 5);
+  group.advance(milliseconds(800));
+  EXPECT_EQ(group.kind(alive), "none") << "no round confirms it";
+  group.advance(seconds(8));
+  EXPECT_EQ(group.kind(alive), "refused");
+}
+
+TEST(FrameTest, ComeBackAsTheyWereAndBrokenOnesAreRefused) {
+  Random random(5);
+  const std::vector<std::string> texts{"one", "", std::string(300, 'x')};
+  const std::vector<Frame> frames{
+      Forward{
+          .group = kGroup, .term = Term(3), .boot = Boot(2), .first = 9, .commands = {texts[0], texts[1], texts[2]}},
+      ForwardReply{
+          .group = kGroup, .term = Term(3), .boot = Boot(2), .next = 7, .refused_first = 5, .refused_count = 2},
+      KeepAlive{.group = kGroup, .term = Term(3), .boot = Boot(2), .id = 4, .leases = {LeaseId(1), LeaseId(-1)}},
+      KeepAliveReply{.group = kGroup, .boot = Boot(2), .id = 4, .ok = true, .ttl_ms = {0, 5'000}}};
+  for (const Frame& frame : frames) {
+    const std::string bytes = encode(frame);
+    const Result<Frame> decoded = decode_frame(bytes);
+    ASSERT_TRUE(decoded) << decoded.error().message;
+    EXPECT_EQ(encode(*decoded), bytes);
+    for (size_t cut = 0; cut < bytes.size(); ++cut) EXPECT_FALSE(decode_frame(ByteView(bytes).substr(0, cut)));
+    for (int i = 0; i < 2'000; ++i) {
+      std::string broken = bytes;
+      broken[random.below(broken.size())] = static_cast<char>(random.next());
+      const Result<Frame> read = decode_frame(broken);
+      if (read) {
+        EXPECT_EQ(encode(*read).size(), broken.size());
+      }
+    }
+  }
+}
+
+// Messages lost, repeated and reordered, servers crashing: whatever happens, each write is answered once, and the
+// answer is true: applied exactly once, or never.
+TEST(ReplicaChaos, EveryAnswerIsTrue) {
+  std::map<std::string, int> kinds;
+  for (uint64_t seed = 1; seed <= 150; ++seed) {
+    Random random(seed);
+    ReplicaOptions options;
+    options.request_timeout = seconds(2);
+    options.raft.uncommitted_bytes_max = random.coin() ? 200 : 1 << 20;
+    const uint64_t size = random.coin() ? 3 : 5;
+    Group group(size, options);
+    std::map<Ticket, std::string> puts;
+    for (int i = 0; i < 1'500; ++i) {
+      const uint64_t id = random.between(1, size);
+      const uint64_t act = random.below(100);
+      if (act < 55) {
+        if (group.mail() > 0) group.deliver(random.chance(3, 4) ? 0 : random.below(group.mail()));
+      } else if (act < 70) {
+        if (group.up(id)) {
+          const std::string key = "k" + std::to_string(puts.size());
+          puts[group.put(id, key)] = key;
+          group.turn(group.member(id));
+        }
+      } else if (act < 82) {
+        group.now += random.between(Duration::zero(), milliseconds(60));
+        for (uint64_t each = 1; each <= size; ++each) {
+          group.turn(group.member(each));
+          group.finish_writes(group.member(each));
+        }
+      } else if (act < 88) {
+        if (group.mail() > 0) group.repeat(random.below(group.mail()));
+      } else if (act < 95) {
+        if (group.mail() > 0) group.drop(random.below(group.mail()));
+      } else if (act < 97) {
+        group.member(id).disk_stopped = random.coin();
+      } else if (group.up(id)) {
+        if (random.chance(1, 3)) group.crash(id);
+      } else {
+        group.member(id).disk_stopped = false;
+        group.restart(id);
+      }
+    }
+    for (uint64_t id = 1; id <= size; ++id) {
+      group.member(id).disk_stopped = false;
+      if (!group.up(id)) group.restart(id);
+    }
+    group.advance(seconds(12));
+    ASSERT_NE(group.elect(), 0U) << "seed " << seed;
+    group.advance(seconds(3));
+    for (const auto& [ticket, key] : puts) {
+      const std::string kind = group.kind(ticket);
+      ++kinds[kind];
+      const int64_t there = group.count(1, key);
+      if (kind == "applied") {
+        EXPECT_EQ(there, 1) << "seed " << seed << " " << key;
+      }
+      if (kind == "refused") {
+        EXPECT_EQ(there, 0) << "seed " << seed << " " << key;
+      }
+    }
+    // Each put that took effect made one revision: nothing was applied twice.
+    int64_t present = 0;
+    for (const auto& [ticket, key] : puts) present += group.count(1, key);
+    EXPECT_EQ(group.member(1).keyspace->revision().value(), 1 + present) << "seed " << seed;
+    for (uint64_t id = 2; id <= size; ++id) {
+      EXPECT_EQ(group.member(id).keyspace->digest(), group.member(1).keyspace->digest()) << "seed " << seed;
+    }
+  }
+  EXPECT_GT(kinds["applied"], 5'000);
+  EXPECT_GT(kinds["refused"], 50);
+  EXPECT_GT(kinds["unknown"], 50);
+}
+
+}  // namespace
+}  // namespace conclave::node

@@ -1,0 +1,75 @@
+// Queue: what arrived while the last write ran, to go out with the next one. In the order it came: a ticket is handed
+// back only when its batch and all before it are durable.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "base/time.h"
+#include "base/types.h"
+#include "env/clock.h"
+#include "wal/batch.h"
+#include "wal/log.h"
+
+namespace conclave::wal {
+
+// What raft wants to hear of again when it is durable.
+struct Ticket {
+  GroupId group;
+  WriteSequence sequence;
+  friend bool operator==(const Ticket&, const Ticket&) = default;
+};
+
+// How long the write under way has been running, for threads other than the one that writes: a disk that hangs cannot
+// say so itself.
+class WriteGauge {
+ public:
+  void begin(Instant now) { began_.store(to_nanoseconds(now) + 1, std::memory_order_relaxed); }
+  void end(Instant now) {
+    const int64_t began = began_.exchange(0, std::memory_order_relaxed);
+    if (began != 0) last_.store(to_nanoseconds(now) + 1 - began, std::memory_order_relaxed);
+  }
+  // Zero if no write is under way.
+  [[nodiscard]] Duration running_for(Instant now) const {
+    const int64_t began = began_.load(std::memory_order_relaxed);
+    return began == 0 ? Duration(0) : Duration(to_nanoseconds(now) + 1 - began);
+  }
+  // Of the last write that ended.
+  [[nodiscard]] Duration last() const { return Duration(last_.load(std::memory_order_relaxed)); }
+
+ private:
+  std::atomic<int64_t> began_{0};
+  std::atomic<int64_t> last_{0};
+};
+
+// One thread, the log's. Bounded by its callers: they stop pushing at bytes() of their choice.
+class Queue {
+ public:
+  // One write is cut at this: a MiB takes half a millisecond here, and what waits behind it waits as long.
+  static constexpr size_t kWriteBytesMax = size_t{1} << 20;
+
+  // Takes the batch's content; empty batches give their ticket with the next flush.
+  void push(Batch& batch, Ticket ticket);
+  [[nodiscard]] bool empty() const { return waiting_.empty(); }
+  [[nodiscard]] size_t bytes() const { return bytes_; }
+
+  // Writes what waits, in as few writes as kWriteBytesMax allows, and appends the tickets that are durable to `done`,
+  // in order. kNoSpace: the urgent batches that no refused one of their group stands before were written; the rest
+  // stays. Other errors: as Log::write; nothing more will ever be durable. The gauge may be null.
+  [[nodiscard]] Status flush(Log& log, std::vector<Ticket>& done, env::Clock& clock, WriteGauge* gauge);
+
+ private:
+  struct Waiting {
+    Batch batch;
+    Ticket ticket;
+  };
+  Status write(Log& log, env::Clock& clock, WriteGauge* gauge);
+  Status flush_urgent(Log& log, std::vector<Ticket>& done, env::Clock& clock, WriteGauge* gauge);
+
+  std::vector<Waiting> waiting_;
+  size_t bytes_ = 0;
+  Batch merged_;
+};
+
+}  // namespace conclave::wal

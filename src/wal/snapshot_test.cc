@@ -1,0 +1,153 @@
+#include "wal/snapshot.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "env/posix/disk.h"
+
+namespace conclave::wal {
+namespace {
+
+class SnapshotTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "conclave-snapshot-XXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    path_ = pattern;
+    disk_ = env::PosixDisk::open_directory(path_).value();
+    Random random(5);
+    while (content_.size() < 300'000) content_ += "key " + std::to_string(random.below(1000)) + " ";
+  }
+  void TearDown() override { std::filesystem::remove_all(path_); }
+
+  static SnapshotHeader header(uint64_t index) {
+    const std::array ids = {NodeId(1), NodeId(2)};
+    return {.cluster = ClusterId(7),
+            .group = GroupId(1),
+            .mark = {.last = {.term = Term(3), .index = LogIndex(index)}, .membership = Membership::of_voters(ids)}};
+  }
+  SnapshotName write(uint64_t index, bool compress) {
+    auto writer = SnapshotWriter::begin(*disk_, header(index), compress).value();
+    // Pieces of odd sizes.
+    ByteView left = content_;
+    for (size_t size = 1; !left.empty(); size = size * 3 + 1) {
+      const size_t part = std::min(size, left.size());
+      EXPECT_TRUE(writer->append(left.substr(0, part)));
+      left.remove_prefix(part);
+    }
+    return writer->finish().value();
+  }
+  std::string read(const SnapshotName& name) {
+    auto reader = SnapshotReader::open(*disk_, name).value();
+    std::string all;
+    std::string block;
+    while (reader->next(block).value()) all += block;
+    return all;
+  }
+  void flip_bit(const SnapshotName& name, size_t bit) {
+    std::fstream file(path_ + "/" + snapshot_path(name), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(bit / 8));
+    const int byte = file.get();
+    file.seekp(static_cast<std::streamoff>(bit / 8));
+    file.put(static_cast<char>(byte ^ (1 << (bit % 8))));
+  }
+  std::string path_;
+  std::unique_ptr<env::PosixDisk> disk_;
+  std::string content_;
+};
+
+TEST_F(SnapshotTest, WhatIsWrittenIsRead) {
+  const SnapshotName plain = write(10, false);
+  const SnapshotName packed = write(11, true);
+  EXPECT_EQ(read(plain), content_);
+  EXPECT_EQ(read(packed), content_);
+  EXPECT_LT(std::filesystem::file_size(path_ + "/" + snapshot_path(packed)),
+            std::filesystem::file_size(path_ + "/" + snapshot_path(plain)) / 2);
+  EXPECT_EQ(SnapshotReader::open(*disk_, packed).value()->header(), header(11));
+}
+
+TEST_F(SnapshotTest, TwoAreKept) {
+  for (uint64_t index : {10, 20, 30, 40}) write(index, true);
+  const SnapshotName oldest = prune_snapshots(*disk_, GroupId(1)).value();
+  EXPECT_EQ(oldest.last.index, LogIndex(30));
+  EXPECT_EQ(list_snapshots(*disk_)->size(), 2U);
+  EXPECT_EQ(prune_snapshots(*disk_, GroupId(2)).error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(SnapshotTest, EachRottenBitIsFoundAndTheOlderOneServes) {
+  content_.resize(1000);
+  write(10, false);
+  const SnapshotName name = write(20, false);
+  const size_t bits = std::filesystem::file_size(path_ + "/" + snapshot_path(name)) * 8;
+  for (size_t bit = 0; bit < bits; bit += 3) {
+    flip_bit(name, bit);
+    EXPECT_FALSE(verify_snapshot(*disk_, name)) << bit;
+    flip_bit(name, bit);
+  }
+  EXPECT_TRUE(verify_snapshot(*disk_, name));
+  EXPECT_EQ(survey_snapshots(*disk_)->newest.at(0).mark.last.index, LogIndex(20));
+  flip_bit(name, bits / 2);
+  const SnapshotSurvey survey = survey_snapshots(*disk_).value();
+  ASSERT_EQ(survey.newest.size(), 1U);
+  EXPECT_EQ(survey.newest[0].mark.last.index, LogIndex(10));
+  ASSERT_EQ(survey.damaged.size(), 1U);
+  EXPECT_EQ(survey.damaged[0].first, name);
+}
+
+TEST_F(SnapshotTest, ATransferGoesOnWhereItBroke) {
+  const SnapshotName name = write(10, true);
+  std::string path = path_ + "/" + snapshot_path(name);
+  const std::string bytes = read_snapshot_chunk(*disk_, name, 0, 1U << 30).value();
+  std::filesystem::remove(path);
+  {
+    auto receiver = SnapshotReceiver::begin(*disk_, ClusterId(7), name).value();
+    EXPECT_EQ(receiver->offset(), 0U);
+    ASSERT_TRUE(receiver->append(0, ByteView(bytes).substr(0, bytes.size() * 2 / 3)));
+    EXPECT_EQ(receiver->append(1, "x").error().code, ErrorCode::kOutOfRange);
+  }
+  {
+    auto receiver = SnapshotReceiver::begin(*disk_, ClusterId(7), name).value();
+    EXPECT_GT(receiver->offset(), 0U);
+    EXPECT_LE(receiver->offset(), bytes.size() * 2 / 3);
+    EXPECT_EQ(receiver->durable_offset(), receiver->offset());
+    ASSERT_TRUE(receiver->append(receiver->offset(), ByteView(bytes).substr(receiver->offset())));
+    EXPECT_EQ(receiver->finish().value(), name);
+  }
+  EXPECT_EQ(read(name), content_);
+}
+
+TEST_F(SnapshotTest, WhatWasNotAskedForIsRemoved) {
+  const SnapshotName name = write(10, true);
+  const std::string bytes = read_snapshot_chunk(*disk_, name, 0, 1U << 30).value();
+  const SnapshotName other{.group = GroupId(1), .last = {.term = Term(3), .index = LogIndex(11)}};
+  auto receiver = SnapshotReceiver::begin(*disk_, ClusterId(7), other).value();
+  ASSERT_TRUE(receiver->append(0, bytes));
+  EXPECT_EQ(receiver->finish().error().code, ErrorCode::kMalformed);
+  receiver = SnapshotReceiver::begin(*disk_, ClusterId(8), name).value();
+  EXPECT_EQ(receiver->offset(), 0U);
+  ASSERT_TRUE(receiver->append(0, bytes));
+  EXPECT_EQ(receiver->finish().error().code, ErrorCode::kForeign);
+  std::string rotten = bytes;
+  rotten[rotten.size() / 2] = static_cast<char>(rotten[rotten.size() / 2] ^ 1);
+  receiver = SnapshotReceiver::begin(*disk_, ClusterId(7), other).value();
+  ASSERT_TRUE(receiver->append(0, rotten));
+  EXPECT_EQ(receiver->finish().error().code, ErrorCode::kMalformed);
+  EXPECT_EQ(list_snapshots(*disk_)->size(), 1U);
+}
+
+TEST_F(SnapshotTest, WhatACrashLeftIsRemovedAtStart) {
+  {
+    auto writer = SnapshotWriter::begin(*disk_, header(10), false).value();
+    ASSERT_TRUE(writer->append(content_));
+  }
+  EXPECT_TRUE(list_snapshots(*disk_)->empty());
+  ASSERT_TRUE(remove_unfinished_snapshots(*disk_));
+  EXPECT_TRUE(disk_->list(kSnapshotDirectory)->empty());
+}
+
+}  // namespace
+}  // namespace conclave::wal
