@@ -103,6 +103,7 @@ class KeyTree {
   [[nodiscard]] bool is_sound() const;
 
  private:
+  static void prefetch_ahead(const Leaf& leaf, uint32_t at);
   struct Separator;
   struct Search;
   void grow(Path& path, uint32_t level, void* left, void* right, Separator* separator);

@@ -257,19 +257,20 @@ TEST(Keyspace, ASnapshotUnderWritesIsTheStateAtItsIndex) {
       script.push_back(step);
       run(first, step);
     };
-    for (int i = 0; i < 800; ++i) next();
+    for (int i = 0; i < 800 && !HasFatalFailure(); ++i) next();
     uint64_t digest = first.implementation().digest();
     LogIndex index = first.implementation().applied();
     auto reader = std::make_unique<SnapshotReader>(first.implementation());
     std::string bytes;
     size_t begun = script.size();
     // Writes, compactions and freeing between the slices.
-    while (!reader->read(bytes, static_cast<uint32_t>(1 + random.below(3)))) next();
+    while (!HasFatalFailure() && !reader->read(bytes, static_cast<uint32_t>(1 + random.below(3)))) next();
     EXPECT_EQ(reader->index(), index);
     reader.reset();
     size_t while_reading = script.size() - begun;
     EXPECT_GT(while_reading, 20u);
-    for (int i = 0; i < 300; ++i) next();
+    for (int i = 0; i < 300 && !HasFatalFailure(); ++i) next();
+    if (HasFatalFailure()) return;
     Keyspace loaded;
     SnapshotLoader loader(loaded);
     ASSERT_TRUE(loader.feed(bytes).has_value());

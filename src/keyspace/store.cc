@@ -168,7 +168,7 @@ const Version* Store::before_event(const Version* event) const {
 
 int64_t Store::free_limit() const {
   if (pins_.empty()) return floor_;
-  return std::min(floor_, pins_.begin()->first);
+  return std::min(floor_, pins_.front().first);
 }
 
 bool Store::has_garbage() const {
@@ -212,9 +212,15 @@ int64_t Store::middle_revision() const {
   return events_[events_.size() / 2]->mod;
 }
 
+void Store::pin(int64_t revision) {
+  auto at = std::lower_bound(pins_.begin(), pins_.end(), std::pair(revision, uint32_t{0}));
+  if (at == pins_.end() || at->first != revision) at = pins_.insert(at, {revision, 0});
+  ++at->second;
+}
+
 void Store::unpin(int64_t revision) {
-  auto at = pins_.find(revision);
-  ASSERT(at != pins_.end());
+  auto at = std::lower_bound(pins_.begin(), pins_.end(), std::pair(revision, uint32_t{0}));
+  ASSERT(at != pins_.end() && at->first == revision);
   if (--at->second == 0) pins_.erase(at);
 }
 

@@ -8,8 +8,8 @@
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/types.h"
@@ -74,7 +74,7 @@ class Store {
   [[nodiscard]] size_t used_bytes() const { return pool_.used_bytes() + events_.size() * sizeof(Version*); }
 
   // While it stands, nothing visible at `revision` or later is freed.
-  void pin(int64_t revision) { ++pins_[revision]; }
+  void pin(int64_t revision);
   void unpin(int64_t revision);
 
   // Of all live keys (order plays no part) and of all events ever (order does). Equal state, equal numbers.
@@ -128,7 +128,8 @@ class Store {
   uint64_t history_bytes_ = 0;
   uint64_t live_digest_ = 0;
   uint64_t event_digest_ = 0;
-  std::map<int64_t, uint32_t> pins_;
+  // In order of revision, each with how often it is pinned. Few, and without an allocation for each read.
+  std::vector<std::pair<int64_t, uint32_t>> pins_;
   // Loading only.
   std::vector<Version*> loaded_events_;
   std::string loaded_key_;
