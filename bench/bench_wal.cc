@@ -34,14 +34,14 @@ template <class T>
 T must(Result<T> result) {
   if (!result) {
     fmt::print(stderr, "bench_wal: {}\n", result.error().message);
-    std::exit(74);
+    std::exit(74);  // NOLINT(concurrency-mt-unsafe): one thread
   }
   return std::move(*result);
 }
 void must(Status status) {
   if (status) return;
   fmt::print(stderr, "bench_wal: {}\n", status.error().message);
-  std::exit(74);
+  std::exit(74);  // NOLINT(concurrency-mt-unsafe): one thread
 }
 
 template <class T>

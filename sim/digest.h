@@ -18,7 +18,7 @@ class Digest {
   void add_bytes(ByteView bytes) {
     add(bytes.size());
     while (bytes.size() >= 8) {
-      add(load_le<uint64_t>(bytes.data()));
+      add(load_le<uint64_t>(bytes.data()));  // NOLINT(bugprone-suspicious-stringview-data-usage): size checked
       bytes.remove_prefix(8);
     }
     uint64_t tail = 0;

@@ -13,10 +13,10 @@
 namespace conclave::sim {
 
 enum class SectorType : uint8_t {
-  kBlank = 1,   // as laid out: every place holds a record from the first day, so that zeros are damage
-  kHead = 2,    // first of its batch: the directory
-  kEntry = 3,   // one entry
-  kTail = 4,    // last of its batch: the directory again
+  kBlank = 1,  // as laid out: every place holds a record from the first day, so that zeros are damage
+  kHead = 2,   // first of its batch: the directory
+  kEntry = 3,  // one entry
+  kTail = 4,   // last of its batch: the directory again
 };
 
 // Where and when a sector was written.
@@ -33,9 +33,9 @@ struct LogSector {
   GroupId group;
   NodeId node;
   SectorStamp stamp;
-  uint64_t previous = 0;   // the batch before this one in the log
-  uint16_t number = 0;     // in the batch, from 0
-  uint16_t count = 0;      // sectors of the batch
+  uint64_t previous = 0;  // the batch before this one in the log
+  uint16_t number = 0;    // in the batch, from 0
+  uint16_t count = 0;     // sectors of the batch
   std::string payload;
 
   // Appends kSectorBytes.

@@ -349,9 +349,9 @@ void MinimalLog::recover(const Scan& scan, const std::vector<SnapshotMark>& snap
   --newest;
   directory_ = newest->second;
   previous_ = newest->first;
-  recovered.certainty = uncertain ? (scan.newest > newest->first && !torn ? Certainty::kVoteUncertain
-                                                                          : Certainty::kLastUncertain)
-                                  : Certainty::kCertain;
+  recovered.certainty =
+      uncertain ? (scan.newest > newest->first && !torn ? Certainty::kVoteUncertain : Certainty::kLastUncertain)
+                : Certainty::kCertain;
 
   // Which snapshot: the newest file that the log reaches.
   SnapshotMark snapshot = directory_.snapshot;
@@ -404,8 +404,8 @@ void MinimalLog::recover(const Scan& scan, const std::vector<SnapshotMark>& snap
   }
   recovered.vote = directory_.vote;
   recovered.snapshot = snapshot;
-  recovered.last = std::max(directory_.last.index, snapshot.last.index) == directory_.last.index ? directory_.last
-                                                                                                 : snapshot.last;
+  recovered.last =
+      std::max(directory_.last.index, snapshot.last.index) == directory_.last.index ? directory_.last : snapshot.last;
   recovered.commit = directory_.commit;
   recovered.floors = directory_.floors;
   for (const Kept& each : entries_) recovered.entries.push_back(each.entry);
@@ -429,9 +429,7 @@ void MinimalLog::submit(const raft::Write& write, std::vector<Floor> floors) {
 
 // In the order step.h says. `changed`: places in entries_ whose content must be written.
 void MinimalLog::apply(Submitted& write, std::vector<size_t>& changed) {
-  const auto forget_from = [&](size_t slot) {
-    std::erase_if(changed, [&](size_t each) { return each >= slot; });
-  };
+  const auto forget_from = [&](size_t slot) { std::erase_if(changed, [&](size_t each) { return each >= slot; }); };
   if (write.discard_log) {
     entries_.clear();
     changed.clear();
@@ -473,9 +471,8 @@ void MinimalLog::apply(Submitted& write, std::vector<size_t>& changed) {
   directory_.commit = std::max(directory_.commit, write.commit);
   directory_.floors = std::move(write.floors);
   const Position snapshot = directory_.snapshot.last;
-  directory_.last = entries_.empty()
-                        ? snapshot
-                        : Position{.term = entries_.back().entry.term, .index = entries_.back().entry.index};
+  directory_.last =
+      entries_.empty() ? snapshot : Position{.term = entries_.back().entry.term, .index = entries_.back().entry.index};
   if (directory_.last.index < snapshot.index) directory_.last = snapshot;
 }
 
@@ -520,8 +517,8 @@ Status MinimalLog::write_mark() {
 }
 
 // A batch may be torn, so it may not lie over anything live, nor may any that follows before the next chance to move
-// what is live. So a sector that is live stays within three eighths of the ring behind the head: what falls back further
-// is written again, in this batch, which then takes half of the ring at most.
+// what is live. So a sector that is live stays within three eighths of the ring behind the head: what falls back
+// further is written again, in this batch, which then takes half of the ring at most.
 Status MinimalLog::write_entries(std::vector<size_t> slots) {
   const uint64_t reach = options_.sectors / 8 * 3;
   if (position_ > oldest_ + reach) {
@@ -568,6 +565,7 @@ Status MinimalLog::put_batch(const std::vector<size_t>& slots) {
   sector.type = SectorType::kTail;
   sector.payload = directory;
   sector.encode(bytes);
+  last_start_ = position_;
   position_ = sector.stamp.position + 1;
   previous_ = batch_++;
   // The ring's end cuts it in two.

@@ -1,8 +1,8 @@
-// MinimalLog: a small and honest durable log for the simulated world, over env::Disk, until the real one comes. One file,
-// laid out once, used as a ring of 512-byte sectors. What is written together is a batch: a head, a sector for each
-// entry, and a tail. Head and tail are the same directory: the vote, the last position, the runs of terms, the
-// snapshot's mark, commit and floors, as they stand after the batch. So everything but the entries' content stands twice
-// in every batch.
+// MinimalLog: a small and honest durable log for the simulated world, over env::Disk, until the real one comes. One
+// file, laid out once, used as a ring of 512-byte sectors. What is written together is a batch: a head, a sector for
+// each entry, and a tail. Head and tail are the same directory: the vote, the last position, the runs of terms, the
+// snapshot's mark, commit and floors, as they stand after the batch. So everything but the entries' content stands
+// twice in every batch.
 //
 // One batch is under way at a time; what is submitted meanwhile goes out with the next. So a batch attests all before
 // it. While nothing follows, write_mark() does it.
@@ -101,6 +101,11 @@ class MinimalLog {
   // The sector of the file that holds this entry, or kNowhere.
   [[nodiscard]] uint64_t sector_of(LogIndex index) const;
 
+  // The sectors of the file that hold the newest directory, twice.
+  [[nodiscard]] std::pair<uint64_t, uint64_t> directory_sectors() const {
+    return {last_start_ % options_.sectors, (position_ - 1) % options_.sectors};
+  }
+
   // As of the last batch written (durable or not).
   [[nodiscard]] const LogDirectory& directory() const { return directory_; }
   [[nodiscard]] uint64_t live_entries() const { return entries_.size(); }
@@ -141,8 +146,9 @@ class MinimalLog {
   LogDirectory directory_;
   std::deque<Kept> entries_;  // from directory_.first on
   std::deque<Submitted> submitted_;
-  uint64_t position_ = 0;  // of the next sector
-  uint64_t batch_ = 0;     // the next
+  uint64_t position_ = 0;    // of the next sector
+  uint64_t last_start_ = 0;  // of the last batch
+  uint64_t batch_ = 0;       // the next
   uint64_t previous_ = 0;
   uint64_t oldest_ = 0;  // no live sector is before it
   size_t scrubbed_ = 0;

@@ -42,7 +42,8 @@ class MinimalLogTest : public testing::Test {
                          .type = EntryType::kCommand,
                          .payload = SharedBytes::copy_of(fmt::format("{}:{}", term, first + i))});
     }
-    log_->submit({.sequence = ++sequence_, .vote = Vote{.term = Term(term), .incarnation = Incarnation(1)},
+    log_->submit({.sequence = ++sequence_,
+                  .vote = Vote{.term = Term(term), .incarnation = Incarnation(1)},
                   .entries = std::span<const Entry>(entries)},
                  {});
     ASSERT_TRUE(log_->write_batch());

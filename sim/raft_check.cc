@@ -16,7 +16,8 @@ uint64_t hash_of(const Entry& entry) {
 }
 
 bool is_behind(const Recovered& recovered, const LogDirectory& durable) {
-  if (recovered.vote.incarnation != durable.vote.incarnation) return recovered.vote.incarnation < durable.vote.incarnation;
+  if (recovered.vote.incarnation != durable.vote.incarnation)
+    return recovered.vote.incarnation < durable.vote.incarnation;
   if (recovered.vote.term != durable.vote.term) return recovered.vote.term < durable.vote.term;
   if (durable.vote.candidate.is_set() && recovered.vote.candidate != durable.vote.candidate) return true;
   return recovered.last != durable.last;
@@ -63,11 +64,12 @@ void RaftCheck::note_recovered(NodeId id, const Recovered& recovered, bool struc
     const bool in_flight = server.has_written && !is_behind(recovered, server.written);
     const bool behind = !in_flight && is_behind(recovered, server.durable);
     if (behind && !struck) {
-      violate(fmt::format(
-          "server {}: its log reports term {} vote {} last ({},{}) of a sound disk that held term {} vote {} last ({},{})",
-          id, recovered.vote.term, recovered.vote.candidate, recovered.last.term, recovered.last.index,
-          server.durable.vote.term, server.durable.vote.candidate, server.durable.last.term,
-          server.durable.last.index));
+      violate(
+          fmt::format("server {}: its log reports term {} vote {} last ({},{}) of a sound disk that held term {} vote "
+                      "{} last ({},{})",
+                      id, recovered.vote.term, recovered.vote.candidate, recovered.last.term, recovered.last.index,
+                      server.durable.vote.term, server.durable.vote.candidate, server.durable.last.term,
+                      server.durable.last.index));
     }
     if (behind) {
       REACHED(sim_raft_silent_loss);

@@ -46,8 +46,8 @@ class RaftCheck {
   // Entry i is at [i - 1].
   [[nodiscard]] const std::vector<Entry>& committed() const { return committed_; }
   [[nodiscard]] uint64_t leaders_elected() const { return leaders_.size(); }
-  // A server that lost, without a trace on its disk, something it had acknowledged, and acts under its old identity with
-  // the consent of a quorum. What follows from it is no fault of consensus.
+  // A server that lost, without a trace on its disk, something it had acknowledged, and acts under its old identity
+  // with the consent of a quorum. What follows from it is no fault of consensus.
   [[nodiscard]] bool has_silent_loss() const { return !silent_loss_.empty(); }
   [[nodiscard]] const std::string& silent_loss() const { return silent_loss_; }
   [[nodiscard]] uint64_t losses_found() const { return losses_found_; }
@@ -85,8 +85,8 @@ class RaftCheck {
   std::map<Term, NodeId> leaders_;
   std::map<std::tuple<Term, NodeId, Incarnation>, NodeId> votes_;
   std::vector<Entry> committed_;
-  std::vector<Term> committed_in_;  // the term in which it was first known as committed
-  std::vector<std::vector<Known>> entries_;  // by index - 1
+  std::vector<Term> committed_in_;                  // the term in which it was first known as committed
+  std::vector<std::vector<Known>> entries_;         // by index - 1
   std::vector<std::pair<bool, uint64_t>> digests_;  // by index
 };
 

@@ -20,7 +20,9 @@ Entry entry_of(uint64_t index, const Command& command) {
           .type = EntryType::kCommand,
           .payload = SharedBytes::copy_of(encode(command))};
 }
-Instant at(int64_t time) { return Scheduler::kStart + Duration(time); }
+Instant at(int64_t time) {
+  return Scheduler::kStart + Duration(time);
+}
 
 class HistoryTest : public testing::Test {
  protected:
@@ -54,7 +56,9 @@ class HistoryTest : public testing::Test {
   std::vector<Entry> committed_;
 };
 
-TEST_F(HistoryTest, ARightOneIsRight) { EXPECT_EQ(verdict(), ""); }
+TEST_F(HistoryTest, ARightOneIsRight) {
+  EXPECT_EQ(verdict(), "");
+}
 TEST_F(HistoryTest, AWrongValueIsFound) {
   operations_[2].value = 10;
   EXPECT_NE(verdict(), "");
@@ -132,7 +136,10 @@ class ServersTest : public testing::Test {
     return result;
   }
   static raft::Message vote(uint64_t from, uint64_t to, uint64_t term, uint64_t incarnation = 1) {
-    return {.header = {.group = kGroup, .from = NodeId(from), .to = NodeId(to), .term = Term(term),
+    return {.header = {.group = kGroup,
+                       .from = NodeId(from),
+                       .to = NodeId(to),
+                       .term = Term(term),
                        .incarnation = Incarnation(incarnation)},
             .body = raft::VoteReply{.campaign_term = Term(term), .granted = true}};
   }

@@ -18,6 +18,8 @@ constexpr Duration kClientDelay = microseconds(100);
 constexpr Duration kAdministerMean = milliseconds(500);
 constexpr Duration kHostileMean = milliseconds(20);
 constexpr size_t kSentMax = 64;
+// Refused so often in a row, a client waits no longer still.
+constexpr int kRefusalsCounted = 6;
 // Operations of each client that must be answered after the healing.
 constexpr uint64_t kLastOperations = 2;
 
@@ -142,17 +144,16 @@ void RaftCluster::begin_operation(uint32_t at) {
   operations_.push_back(operation);
   ++result_.operations_attempted;
   if (world_.is_running(client.server)) {
-    world_.scheduler().schedule(
-        world_.machine(client.server).gate, world_.now() + kClientDelay,
-        [this, node = client.server, index = client.operation] {
-          const Operation& asked = operations_[index];
-          RaftServer& server = *machines_[node].server;
-          if (asked.is_read) {
-            server.read(asked.command.client, asked.command.sequence, asked.command.place);
-          } else {
-            server.write(asked.command);
-          }
-        });
+    world_.scheduler().schedule(world_.machine(client.server).gate, world_.now() + kClientDelay,
+                                [this, node = client.server, index = client.operation] {
+                                  const Operation& asked = operations_[index];
+                                  RaftServer& server = *machines_[node].server;
+                                  if (asked.is_read) {
+                                    server.read(asked.command.client, asked.command.sequence, asked.command.place);
+                                  } else {
+                                    server.write(asked.command);
+                                  }
+                                });
   }
   world_.scheduler().schedule(world_.now() + knobs_.operation_timeout, [this, at, index = client.operation] {
     if (clients_[at].operation != index) return;
@@ -183,7 +184,8 @@ void RaftCluster::take_reply(const ClientReply& reply) {
     const Outcome outcome = reply.kind == ClientReply::Kind::kRefused ? Outcome::kRefused : Outcome::kUnknown;
     client.server = pick_server();
     // Nobody leads, or not for long: asking again at once would only be refused again.
-    end_operation(client, outcome, random_.between(milliseconds(50), Duration(milliseconds(400))));
+    client.refusals = std::min(client.refusals + 1, kRefusalsCounted);
+    end_operation(client, outcome, random_.between(milliseconds(50), Duration(milliseconds(250 * client.refusals))));
     return;
   }
   operation.index = reply.index;
@@ -193,6 +195,7 @@ void RaftCluster::take_reply(const ClientReply& reply) {
   client.seen[command.place] = operation.is_read ? reply.value : command.value;
   ++result_.operations_acknowledged;
   ++client.done_since_heal;
+  client.refusals = 0;
   end_operation(client, Outcome::kDone, random_.exponential(knobs_.think_mean));
 }
 
@@ -319,7 +322,11 @@ void RaftCluster::damage_entry(RaftServer& leader) {
   RaftServer* server = machines_[node].server.get();
   if (!world_.parameters().damageable[node] || server == nullptr || world_.machine(node).gate.is_frozen()) return;
   if (random_.coin()) (void)leader.transfer(machines_[node].id);
-  const uint64_t count = random_.coin() ? 1 : 1 + random_.below(knobs_.snapshot_every);
+  if (random_.chance(1, 16)) {
+    if (server->suffer_loss_of_directory(random_)) world_.decisions().count(FaultKind::kCorruptSector, 2);
+    return;
+  }
+  const uint64_t count = random_.coin() ? 1 : 1 + random_.below(knobs_.snapshot_every_of(node));
   const bool at_work = random_.coin();
   if (server->suffer_holes(count, at_work, random_)) world_.decisions().count(FaultKind::kCorruptSector);
 }

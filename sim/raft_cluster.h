@@ -66,6 +66,7 @@ class RaftCluster final : public Host, public RaftHost {
     size_t server = 0;
     size_t operation = SIZE_MAX;  // under way
     uint64_t done_since_heal = 0;
+    int refusals = 0;  // in a row
     uint64_t seen[kRegisters] = {};
   };
 

@@ -1,6 +1,6 @@
-// Every graph of connectivity: the 4,096 directed ones on four servers, then the 1,024 undirected ones on five. Seed s is
-// graph s - 1 (modulo their number; later seeds go round again with other leaders and logs). A healthy cluster with a
-// leader, under load, is made uneven; then the graph is imposed. Where some server reaches a quorum both ways, within
+// Every graph of connectivity: the 4,096 directed ones on four servers, then the 1,024 undirected ones on five. Seed s
+// is graph s - 1 (modulo their number; later seeds go round again with other leaders and logs). A healthy cluster with
+// a leader, under load, is made uneven; then the graph is imposed. Where some server reaches a quorum both ways, within
 // five election timeouts somebody must lead and then go on leading, in the same term and committing writes, for five
 // more.
 #include <algorithm>

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -20,8 +22,9 @@ std::string judge_real_time(const std::vector<Operation>& operations, const Hist
     if (each.outcome == Outcome::kDone && (!each.is_read || options.real_time_reads)) by_call.push_back(&each);
   }
   std::vector<const Operation*> by_return = by_call;
-  std::ranges::stable_sort(by_call, {}, [](const Operation* each) { return each->called; });
-  std::ranges::stable_sort(by_return, {}, [](const Operation* each) { return each->returned; });
+  // Ties in the order of the history: the pointers are into one array. (Not stable_sort: its buffer is deprecated.)
+  std::ranges::sort(by_call, {}, [](const Operation* each) { return std::pair(each->called, each); });
+  std::ranges::sort(by_return, {}, [](const Operation* each) { return std::pair(each->returned, each); });
   size_t over = 0;
   const Operation* highest = nullptr;
   for (const Operation* each : by_call) {
@@ -54,9 +57,7 @@ std::string judge(const std::vector<Operation>& operations, const std::vector<En
     if (each.outcome == Outcome::kDone) done.push_back(&each);
   }
   // At one index the write comes first.
-  std::ranges::stable_sort(done, [](const Operation* a, const Operation* b) {
-    return a->index != b->index ? a->index < b->index : !a->is_read && b->is_read;
-  });
+  std::ranges::sort(done, {}, [](const Operation* each) { return std::tuple(each->index, each->is_read, each); });
   RegisterMachine machine;
   size_t at = 0;
   std::map<CommandId, LogIndex> effects;

@@ -35,8 +35,8 @@ struct HistoryOptions {
   bool real_time_reads = true;
 };
 
-// The first thing that cannot be, or empty. `committed[i]` is the entry at index i + 1; all of them from the first to at
-// least the highest index answered.
+// The first thing that cannot be, or empty. `committed[i]` is the entry at index i + 1; all of them from the first to
+// at least the highest index answered.
 [[nodiscard]] std::string judge(const std::vector<Operation>& operations, const std::vector<Entry>& committed,
                                 const HistoryOptions& options = {});
 

@@ -440,17 +440,32 @@ bool RaftServer::suffer_holes(uint64_t count, bool found_at_work, Random& random
   return true;
 }
 
+bool RaftServer::suffer_loss_of_directory(Random& random) {
+  if (dead_ || raft_ == nullptr || writing_) return false;
+  const auto [head, tail] = log_->directory_sectors();
+  if (!disk().corrupt("log", head, random) || !disk().corrupt("log", tail, random)) return false;
+  check_.note_struck(id_);
+  die();
+  return true;
+}
+
 // --- Snapshots.
 
 void RaftServer::take_snapshot() {
   if (dead_ || snapshotting_ || install_ || raft_ == nullptr || compact_after_.value() > 0) return;
   const LogIndex at = machine_.applied();
   if (at <= raft_->snapshot().last.index || at < raft_->log().first_index()) return;
-  const bool due = at - raft_->snapshot().last.index >= knobs_.snapshot_every;
+  const bool due = at - raft_->snapshot().last.index >= knobs_.snapshot_every_of(node_);
   if ((!due && !snapshot_wanted_) || now() < snapshot_not_before_) return;
   // A place in a gap has a term, but not one that the leader confirmed.
   if (raft_->log().contiguous_last() < at) return;
   const SnapshotMark mark{.last = raft_->log().position_at(at), .membership = raft_->membership_at(at)};
+  // A new server that was sent the log from its first entry: the members it began with stand in no entry, and until one
+  // names members this server does not know what its snapshot would have to say.
+  if (mark.membership.empty()) {
+    REACHED(sim_raft_members_not_known_yet);
+    return;
+  }
   if (const Status written = snapshots_.write(mark, machine_.encode_state()); !written) {
     if (survives(written.error())) snapshot_not_before_ = now() + kSpaceRetry;
     return;
@@ -605,8 +620,7 @@ void RaftServer::write(const Command& command) {
     writer.raw(encode(command));
     send(status.leader, env::Lane::kForward, std::move(frame));
   } else {
-    host_.on_reply(
-        {.client = command.client, .sequence = command.sequence, .kind = ClientReply::Kind::kRefused});
+    host_.on_reply({.client = command.client, .sequence = command.sequence, .kind = ClientReply::Kind::kRefused});
   }
 }
 
@@ -621,10 +635,8 @@ void RaftServer::propose(const Command& command, NodeId origin) {
   step_once(raft::Propose{.commands = {&bytes, 1}});
   if (dead_) return;
   if (output_.proposal->refusal == raft::Refusal::kNone) {
-    proposals_[output_.proposal->first] = {.term = output_.proposal->term,
-                                           .client = command.client,
-                                           .sequence = command.sequence,
-                                           .origin = origin};
+    proposals_[output_.proposal->first] = {
+        .term = output_.proposal->term, .client = command.client, .sequence = command.sequence, .origin = origin};
     // Alone in its cluster and on a fast disk it may have been applied already: not before its write is durable.
     ASSERT_CMP(machine_.applied(), <, output_.proposal->first);
   } else {

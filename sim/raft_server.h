@@ -3,8 +3,8 @@
 // its end. Everything it does happens inside callbacks of the world.
 //
 // Duties of a driver, as step.h lists them, and one of its own: the boot it is given grows with every start, whatever
-// happened to the disk. In the simulator the harness counts; a product keeps the count where a restored directory cannot
-// take it back.
+// happened to the disk. In the simulator the harness counts; a product keeps the count where a restored directory
+// cannot take it back.
 #pragma once
 
 #include <deque>
@@ -57,7 +57,9 @@ class RaftHost {
 
 // The machine an id belongs to: ids of one machine differ by multiples of this.
 inline constexpr uint64_t kIdStride = 100;
-[[nodiscard]] inline size_t machine_of(NodeId id) { return static_cast<size_t>((id.value() - 1) % kIdStride); }
+[[nodiscard]] inline size_t machine_of(NodeId id) {
+  return static_cast<size_t>((id.value() - 1) % kIdStride);
+}
 
 class RaftServer final : public env::NetworkReceiver {
  public:
@@ -79,6 +81,8 @@ class RaftServer final : public env::NetworkReceiver {
   // Damages the records of up to `count` entries in a row on the disk, then finds them, at work or by starting again.
   // False if there is none at rest.
   bool suffer_holes(uint64_t count, bool found_at_work, Random& random);
+  // Damages both copies of what the log says of itself, and starts again.
+  bool suffer_loss_of_directory(Random& random);
 
   // Null until it started.
   [[nodiscard]] const raft::Raft* core() const { return raft_.get(); }

@@ -70,6 +70,8 @@ struct RunResult {
 // False for a run that proves nothing: fewer than 50 operations a simulated second, or less than half acknowledged.
 [[nodiscard]] bool has_enough_load(const RunResult& result);
 
+inline constexpr uint64_t kLongRange = 1000;
+
 struct Suite {
   std::string name;
   std::string description;
@@ -77,6 +79,8 @@ struct Suite {
   // For --coverage: kinds that must fire, and marks that must be hit (those whose file contains one of these texts).
   FaultSet expected;
   std::vector<std::string> mark_files;
+  // Marks that only a long range must hit (kLongRange seeds or more).
+  std::vector<std::string> rare_marks;
   // Runs without enough load count as invalid.
   bool demands_load = false;
   // The range of seeds if none is given, from 1.

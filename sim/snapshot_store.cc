@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/assert.h"
 #include "base/crc32c.h"
 #include "base/mark.h"
 
@@ -135,6 +136,7 @@ Result<std::vector<SnapshotMark>> SnapshotStore::open() {
 }
 
 Status SnapshotStore::write(const SnapshotMark& mark, ByteView state) {
+  ASSERT(!mark.membership.empty());
   std::string content;
   std::string membership;
   mark.membership.encode(membership);

@@ -113,7 +113,11 @@ TraceDisk::TraceDisk(const TraceImage& image)
 
 Status TraceDisk::begin(std::string_view call) {
   ++calls_;
-  if (fail_in_ >= 0 && fail_in_-- == 0) return fail(fail_code_, "{}: made to fail", call);
+  if (fail_in_ >= 0) {
+    const bool fails = fail_in_ == 0;
+    --fail_in_;
+    if (fails) return fail(fail_code_, "{}: made to fail", call);
+  }
   if (hook_) hook_(call);
   return {};
 }

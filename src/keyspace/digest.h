@@ -19,7 +19,8 @@ __extension__ using Wide = unsigned __int128;
 [[nodiscard]] inline uint64_t hash_bytes(ByteView bytes, uint64_t seed) {
   uint64_t hash = mix(seed, bytes.size());
   while (bytes.size() >= 8) {
-    hash = mix(hash, load_le<uint64_t>(bytes.data()));
+    hash =
+        mix(hash, load_le<uint64_t>(bytes.data()));  // NOLINT(bugprone-suspicious-stringview-data-usage): 8 are there
     bytes.remove_prefix(8);
   }
   uint64_t tail = 0;

@@ -216,7 +216,9 @@ void set_head_sectors(uint32_t sectors, uint32_t seed, std::string& encoded) {
 }
 
 Result<uint32_t> head_bytes(ByteView begin) {
-  if (begin.size() < kHeadBytesMin || load_le<uint32_t>(begin.data()) != kMagic) {
+  if (begin.size() < kHeadBytesMin ||
+      // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the size is checked just above
+      load_le<uint32_t>(begin.data()) != kMagic) {
     return fail(ErrorCode::kMalformed, "head: none here");
   }
   const auto bytes = load_le<uint32_t>(begin.data() + 4);

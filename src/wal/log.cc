@@ -182,6 +182,7 @@ std::vector<uint32_t> Log::drop_released(Manifest& manifest, bool newest_has_bas
     if (has_base && manifest.segments[i].sequence >= sound_from_) keep_from = i;
   }
   std::vector<uint32_t> slots;
+  slots.reserve(keep_from);
   for (size_t i = 0; i < keep_from; ++i) slots.push_back(manifest.segments[i].slot);
   manifest.segments.erase(manifest.segments.begin(), manifest.segments.begin() + static_cast<ptrdiff_t>(keep_from));
   return slots;
@@ -334,7 +335,6 @@ Result<std::vector<Entry>> Log::read(GroupId group, LogIndex from, LogIndex to, 
   Head head;
   std::string text;
   std::string scratch;
-  std::string batch_bytes;
   BatchBody body;
   std::optional<BatchPlace> loaded;
   for (LogIndex index = from; index <= std::min(to, known.state.last.index); ++index) {

@@ -65,6 +65,8 @@ TEST_F(LogTest, WhatWasWrittenIsThereAgain) {
   const Recovered& group = recovery.groups[0];
   EXPECT_EQ(group.certainty, Certainty::kCertain);
   EXPECT_EQ(group.vote.term, Term(2));
+  EXPECT_EQ(group.vote.candidate, NodeId(3));
+  EXPECT_EQ(group.vote.incarnation, Incarnation(1));
   EXPECT_TRUE(group.vote.promises);
   ASSERT_EQ(group.entries.size(), 2U);
   EXPECT_EQ(group.entries[1].payload.view(), std::string(5000, 'x'));

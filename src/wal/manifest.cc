@@ -63,7 +63,9 @@ void encode_manifest(const Manifest& manifest, std::string& out) {
 }
 
 Result<Manifest> decode_manifest(ByteView bytes) {
-  if (bytes.size() < kHeaderBytes + 4 || load_le<uint32_t>(bytes.data()) != kMagic) {
+  if (bytes.size() < kHeaderBytes + 4 ||
+      // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the size is checked just above
+      load_le<uint32_t>(bytes.data()) != kMagic) {
     return fail(ErrorCode::kMalformed, "manifest: none here");
   }
   // The file may be longer: an older, longer content lies behind.

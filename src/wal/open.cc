@@ -313,7 +313,8 @@ Status Log::choose_write_path(Recovery& recovery) {
   constexpr int kRounds = 16;
   env::AlignedBuffer zeros(kProbeBytes);
   std::memset(zeros.data(), 0, kProbeBytes);
-  (void)disk_.remove(kProbePath);
+  Status removed = disk_.remove(kProbePath);
+  if (!removed && removed.error().code != ErrorCode::kNotFound) return removed;
   {
     ASSIGN_OR_RETURN(const auto file, disk_.open(kProbePath, {.mode = env::OpenMode::kCreate}));
     RETURN_IF_ERROR(file->write_durable(0, ByteView(zeros.data(), kProbeBytes)));

@@ -171,6 +171,7 @@ Result<SnapshotFooter> decode_snapshot_footer(ByteView bytes, uint32_t seed) {
 }
 
 bool looks_like_footer(ByteView bytes) {
+  // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the size is checked first
   return bytes.size() >= 4 && load_le<uint32_t>(bytes.data()) == kFooterMagic;
 }
 

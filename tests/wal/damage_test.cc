@@ -562,7 +562,7 @@ std::string explain(const Case& from, const Damaged& damaged) {
 
 // CONCLAVE_WAL_DAMAGES and CONCLAVE_WAL_SEED in the environment: how many, and from which seed on (make soak).
 uint64_t setting(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
+  const char* text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): one thread
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
