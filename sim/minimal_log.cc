@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 
 #include "base/assert.h"
 #include "base/mark.h"
@@ -55,7 +56,7 @@ Term LogDirectory::term_at(LogIndex index) const {
   return index > last.index ? Term() : term;
 }
 
-std::string LogDirectory::encode(size_t bytes_max) const {
+std::string LogDirectory::encode(size_t bytes_max, size_t runs_max) const {
   std::string out;
   ByteWriter writer(out);
   writer.varint(vote.term.value());
@@ -71,8 +72,9 @@ std::string LogDirectory::encode(size_t bytes_max) const {
   std::string membership;
   if (!snapshot.membership.empty()) snapshot.membership.encode(membership);
   writer.sized(membership);
-  writer.varint(runs.size());
-  for (const Run& run : runs) {
+  const size_t kept = std::min(runs.size(), runs_max);
+  writer.varint(kept);
+  for (const Run& run : std::span(runs).last(kept)) {
     writer.varint(run.first.value());
     writer.varint(run.term.value());
   }
@@ -489,7 +491,6 @@ void MinimalLog::set_runs() {
     if (each.entry.term == term) continue;
     term = each.entry.term;
     directory_.runs.push_back({.first = each.entry.index, .term = term});
-    if (directory_.runs.size() > options_.runs_max) directory_.runs.erase(directory_.runs.begin());
   }
 }
 
@@ -548,7 +549,7 @@ Status MinimalLog::put_batch(const std::vector<size_t>& slots) {
                    .stamp = {.position = position_, .batch = batch_, .boot = boot_.value()},
                    .previous = previous_,
                    .count = static_cast<uint16_t>(slots.size() + 2)};
-  const std::string directory = directory_.encode(LogSector::kPayloadMax);
+  const std::string directory = directory_.encode(LogSector::kPayloadMax, options_.runs_max);
   std::string bytes;
   bytes.reserve((slots.size() + 2) * kSectorBytes);
   sector.payload = directory;

@@ -40,7 +40,7 @@ struct MinimalLogOptions {
   NodeId self;
   // Of the ring, a multiple of 256. Live entries may take a quarter.
   uint64_t sectors = 4096;
-  // Terms remembered by the directory, newest first. Of holes below them the term is not known.
+  // Terms that a directory on the disk names, the newest. Of holes below them the term is not known.
   size_t runs_max = 16;
 };
 
@@ -57,12 +57,12 @@ struct LogDirectory {
   LogIndex first;  // of the entries kept
   Position last;
   LogIndex commit;
-  std::vector<Run> runs;  // ascending; the newest
+  std::vector<Run> runs;  // ascending; on the disk only the newest
   std::vector<Floor> floors;
 
   // Zero where it is not known.
   [[nodiscard]] Term term_at(LogIndex index) const;
-  [[nodiscard]] std::string encode(size_t bytes_max) const;
+  [[nodiscard]] std::string encode(size_t bytes_max, size_t runs_max) const;
   [[nodiscard]] static Result<LogDirectory> decode(ByteView bytes);
 };
 

@@ -421,11 +421,14 @@ std::string RaftCluster::why_not_converged() const {
   size_t voters = 0;
   for (const Member& member : membership.members()) voters += member.role == MemberRole::kVoter ? 1 : 0;
   for (size_t node = 0; node < machines_.size(); ++node) {
-    if (!core_.empty() && !core_[node]) continue;
+    if (inside && !core_.empty() && !core_[node]) continue;
     const MachineState& machine = machines_[node];
     const Member* member = membership.find(machine.id);
     if (member == nullptr) continue;
-    if (machine.server == nullptr || machine.server->core() == nullptr) return fmt::format("{} is down", machine.id);
+    if (machine.server == nullptr || machine.server->core() == nullptr) {
+      if (inside) return fmt::format("{} is down", machine.id);
+      continue;
+    }
     const raft::Status status = machine.server->core()->status();
     const bool same = machine.server->machine().applied() == leader.machine().applied() &&
                       leader.machine().applied() == leader.core()->log().last_index() &&
@@ -438,7 +441,7 @@ std::string RaftCluster::why_not_converged() const {
       return machine.server->describe();
     }
   }
-  return even >= voters / 2 ? std::string() : fmt::format("{} of {} voters are even", even, voters);
+  return inside || even > voters / 2 ? std::string() : fmt::format("{} of {} voters are even", even, voters);
 }
 
 std::string RaftCluster::judge_history() const {

@@ -382,7 +382,7 @@ RunResult run_canary(RunContext& context) {
 void add_world_suites() {
   Suite world{.name = "world", .description = "the simulated world holds its promises", .run = &run_world};
   world.expected = SwarmLimits::everything().allowed;
-  world.mark_files = {"sim/"};
+  world.mark_files = {"sim/disk", "sim/world"};
   add_suite(std::move(world));
   add_suite({.name = "canary", .description = "acknowledges before its sync: must fail", .run = &run_canary});
 }
