@@ -12,6 +12,7 @@ void encode_floors(std::span<const Floor> floors, std::string& out) {
   writer.varint(floors.size());
   for (const Floor& floor : floors) {
     writer.varint(floor.node.value());
+    writer.varint(floor.boot.value());
     writer.varint(floor.incarnation.value());
     writer.varint(floor.term.value());
     writer.varint(floor.last.term.value());
@@ -27,6 +28,7 @@ Result<std::vector<Floor>> decode_floors(ByteView bytes) {
   for (uint64_t i = 0; i < count && reader.ok(); ++i) {
     Floor floor;
     floor.node = NodeId(reader.varint());
+    floor.boot = Boot(reader.varint());
     floor.incarnation = Incarnation(reader.varint());
     floor.term = Term(reader.varint());
     floor.last.term = Term(reader.varint());

@@ -49,6 +49,7 @@ TEST_F(LogTest, WhatWasWrittenIsThereAgain) {
     batch.append(kGroup, command(2, 2, std::string(5000, 'x')));
     batch.append(GroupId(9), command(1, 1, ""));
     const std::vector<Floor> floors = {{.node = NodeId(2),
+                                        .boot = Boot(9),
                                         .incarnation = Incarnation(4),
                                         .term = Term(2),
                                         .last = {.term = Term(2), .index = LogIndex(1)}}};
@@ -73,6 +74,8 @@ TEST_F(LogTest, WhatWasWrittenIsThereAgain) {
   EXPECT_EQ(group.last, (Position{.term = Term(2), .index = LogIndex(2)}));
   EXPECT_EQ(group.commit, LogIndex(1));
   ASSERT_EQ(group.floors.size(), 1U);
+  // Of the life before this one, or a server would be told that it forgot what it has acknowledged since it started.
+  EXPECT_EQ(group.floors[0].boot, Boot(9));
   EXPECT_EQ(group.floors[0].incarnation, Incarnation(4));
   EXPECT_EQ(recovery.groups[1].entries.size(), 1U);
 }
