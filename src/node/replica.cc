@@ -1,6 +1,7 @@
 #include "node/replica.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "base/assert.h"
@@ -18,6 +19,10 @@ constexpr Duration kRoundRetry = std::chrono::milliseconds(50);
 constexpr Duration kRequestCheck = std::chrono::milliseconds(100);
 // A commit mark costs some bytes in the log and saves applying again after a restart: a few times a second is enough.
 constexpr Duration kCommitMark = std::chrono::milliseconds(100);
+// After a snapshot for which there was no space.
+constexpr Duration kSnapshotRetry = std::chrono::seconds(5);
+// Chunks of snapshots being read for peers: one each under way, and some that were asked for again.
+constexpr size_t kChunksPendingMax = 16;
 // Leases of a new leader are walked in pieces of this many.
 constexpr size_t kLeasesPerStep = 4096;
 
@@ -37,13 +42,23 @@ std::string_view to_string(RequestRefusal refusal) {
   return "unknown";
 }
 
-Replica::Replica(const ReplicaOptions& options, Recovered&& recovered, keyspace::Keyspace& keyspace, ReplicaHost& host)
+bool is_from_leader(ByteView frame) {
+  if (frame.empty() || frame.front() != static_cast<char>(FrameKind::kConsensus)) return false;
+  const Result<raft::OwnedMessage> message = raft::OwnedMessage::decode(frame.substr(1));
+  if (!message) return false;
+  const raft::Body& body = message->message().body;
+  if (const auto* chunk = std::get_if<raft::SnapshotChunk>(&body)) return chunk->pull == 0;
+  return std::holds_alternative<raft::AppendRequest>(body);
+}
+
+Replica::Replica(const ReplicaOptions& options, Recovered&& recovered, std::unique_ptr<keyspace::Keyspace> keyspace,
+                 ReplicaWorld& world)
     : options_(options),
-      host_(host),
-      keyspace_(keyspace),
+      world_(world),
+      keyspace_(std::move(keyspace)),
       raft_(options.raft, std::move(recovered)),
       lease_clock_(options.leases),
-      applied_(keyspace.applied()) {
+      applied_(keyspace_->applied()) {
   ASSERT_CMP(applied_, ==, raft_.snapshot().last.index);
   applied_term_ = raft_.snapshot().last.term;
 }
@@ -58,7 +73,7 @@ void Replica::on_frame(Instant now, NodeId from, ByteView frame) {
   if (!frame.empty() && frame.front() == static_cast<char>(FrameKind::kConsensus)) {
     const Result<raft::OwnedMessage> message = raft::OwnedMessage::decode(frame.substr(1));
     if (!message || message->message().header.from != from) {
-      ++frames_refused_;
+      ++counters_.frames_refused;
       return;
     }
     step(now, raft::Receive{.message = message->message()});
@@ -66,13 +81,13 @@ void Replica::on_frame(Instant now, NodeId from, ByteView frame) {
   }
   const Result<Frame> decoded = decode_frame(frame);
   if (!decoded) {
-    ++frames_refused_;
+    ++counters_.frames_refused;
     return;
   }
   std::visit(
       [&](const auto& body) {
         if (body.group != options_.raft.group) {
-          ++frames_refused_;
+          ++counters_.frames_refused;
           return;
         }
         on(now, from, body);
@@ -88,13 +103,21 @@ void Replica::on_link_broken(Instant now, NodeId peer) {
   step(now, raft::LinkBroken{.peer = peer});
 }
 
-void Replica::on_durable(Instant now, WriteSequence sequence) {
-  while (!held_.empty() && held_.front().after <= sequence) {
+void Replica::on_storage(Instant now, StorageResult result) {
+  std::visit([&](auto& body) { on(now, body); }, result);
+}
+
+void Replica::on(Instant now, const Persisted& result) {
+  while (!held_.empty() && held_.front().after <= result.sequence) {
     Held& held = held_.front();
-    host_.send(held.to, held.lane, std::move(held.frame));
+    world_.send(held.to, held.lane, std::move(held.frame));
     held_.pop_front();
   }
-  step(now, raft::WriteDone{.sequence = sequence});
+  step(now, raft::WriteDone{.sequence = result.sequence});
+  if (install_ && !install_->loading && install_->after <= result.sequence) {
+    install_->loading = true;
+    world_.store(LoadJob{.group = options_.raft.group, .mark = install_->mark});
+  }
 }
 
 void Replica::tick(Instant now) {
@@ -102,19 +125,23 @@ void Replica::tick(Instant now) {
 }
 
 void Replica::flush(Instant now) {
+  dirty_ = false;
   expire_requests(now);
   apply_committed(now);
+  if (lease_walk_) walk_leases(now);
   flush_writes(now);
   flush_round(now);
   expire_leases(now);
   // Alone in its cluster a leader commits in the very turn.
   apply_committed(now);
   release_reads();
+  begin_snapshot(now);
+  read_snapshot();
 }
 
 Instant Replica::next_deadline() const {
   Instant deadline = std::min({raft_.next_deadline(), forward_retry_at_, retry_rounds_at_});
-  if (lease_clock_.is_leading()) {
+  if (keeps_leases()) {
     deadline = std::min(deadline, expiry_armed_ ? Instant::min() : lease_clock_.next_deadline());
   }
   if (!writes_.empty() || reads_pending_ + keep_alives_pending_ > 0) {
@@ -124,7 +151,9 @@ Instant Replica::next_deadline() const {
 }
 
 bool Replica::has_work() const {
-  return applying_ || applied_ < raft_.status().commit;
+  if (dirty_ || lease_walk_) return true;
+  if (taking_ && taking_->reader != nullptr && taking_->pending < options_.snapshot_bytes_pending_max) return true;
+  return !install_ && (applying_ || applied_ < raft_.status().commit);
 }
 
 // ---- Consensus ----
@@ -135,16 +164,27 @@ void Replica::step(Instant now, const raft::Input& input) {
 }
 
 void Replica::take_output(Instant now) {
-  if (output_.write) host_.persist(output_.write->sequence, batch_of(*output_.write, now));
+  if (output_.write) {
+    world_.store(PersistJob{
+        .group = options_.raft.group, .sequence = output_.write->sequence, .batch = batch_of(*output_.write, now)});
+  }
+  if (output_.install) {
+    // What was read of the state before it, and the reading of it, are of no use any more.
+    install_ = {.mark = *output_.install, .after = output_.write->sequence};
+  }
+  if (output_.chunk) store_chunk(*output_.chunk);
   for (const raft::Outgoing& outgoing : output_.messages) {
+    if (std::holds_alternative<raft::SnapshotChunk>(outgoing.message.body)) {
+      send_chunk(outgoing.message);
+      continue;
+    }
     std::string frame(1, static_cast<char>(FrameKind::kConsensus));
     raft::encode(outgoing.message, frame);
-    const bool bulk = std::holds_alternative<raft::SnapshotChunk>(outgoing.message.body) ||
-                      std::holds_alternative<raft::PullReply>(outgoing.message.body);
+    const bool bulk = std::holds_alternative<raft::PullReply>(outgoing.message.body);
     const env::Lane lane = bulk ? env::Lane::kBulk : env::Lane::kConsensus;
     const NodeId to = outgoing.message.header.to;
     if (outgoing.after.value() == 0) {
-      host_.send(to, lane, std::move(frame));
+      world_.send(to, lane, std::move(frame));
     } else {
       // Waits only for writes not yet done; those come in order, so this is nearly always the end.
       auto at = held_.end();
@@ -154,10 +194,10 @@ void Replica::take_output(Instant now) {
   }
   for (const raft::ReadResult& read : output_.reads) on_round(now, read);
   if (output_.role_changed) {
-    if (!leads()) follow_leases(now);
+    if (!leads()) follow_leases();
     // Reads and keep-alives that wait for a leader may go now.
     if (raft_.status().leader.is_set() && retry_rounds_at_ != kNever) retry_rounds_at_ = now;
-    host_.on_role_changed(raft_.status());
+    clients_->on_role_changed(raft_.status());
   }
 }
 
@@ -200,16 +240,18 @@ raft::Refusal Replica::change_membership(Instant now, const Membership& target) 
 // ---- Applying ----
 
 void Replica::apply_committed(Instant now) {
+  // A later state is on its way, and the log may not lead to it.
+  if (install_) return;
   const LogIndex commit = raft_.status().commit;
   for (uint32_t count = 0; applied_ < commit && count < options_.entries_per_turn; ++count) {
     const Entry& entry = raft_.entry(applied_.next());
     if (entry.type == EntryType::kCommand) {
-      const bool done = applying_ ? keyspace_.run_slice() : keyspace_.apply(entry.index, entry.term, entry.payload);
+      const bool done = applying_ ? keyspace_->run_slice() : keyspace_->apply(entry.index, entry.term, entry.payload);
       applying_ = !done;
       // A large command goes on with the next turn: heartbeats, votes and keep-alives must not wait for it.
       if (!done) return;
     } else {
-      keyspace_.skip(entry.index);
+      keyspace_->skip(entry.index);
     }
     finish_entry(now, entry);
   }
@@ -217,20 +259,22 @@ void Replica::apply_committed(Instant now) {
 
 void Replica::finish_entry(Instant now, const Entry& entry) {
   applied_ = entry.index;
+  applied_bytes_ += entry.payload.size();
+  ++counters_.entries_applied;
   if (entry.term > applied_term_) {
     applied_term_ = entry.term;
     on_term_passed(entry.term);
   }
   if (entry.type == EntryType::kCommand) {
-    const keyspace::Effects& effects = keyspace_.effects();
+    const keyspace::Effects& effects = keyspace_->effects();
     if (lease_clock_.is_leading()) {
       for (const LeaseId id : effects.leases_ended) lease_clock_.end(id);
       for (const LeaseId id : effects.leases_started) {
-        if (const auto lease = keyspace_.lease(id)) lease_clock_.start(id, lease->remaining_ms, now);
+        if (const auto lease = keyspace_->lease(id)) lease_clock_.start(id, lease->remaining_ms, now);
       }
     }
-    resolve(keyspace_.reply());
-    host_.on_applied(effects);
+    resolve(keyspace_->reply());
+    clients_->on_applied(effects);
   }
   // Rule 2: a new leader acknowledges nothing and expires nothing before it has applied its own first entry.
   if (leads() && applied_term_ == raft_.status().term && !lease_clock_.is_leading()) lead_leases(now);
@@ -238,17 +282,27 @@ void Replica::finish_entry(Instant now, const Entry& entry) {
 
 void Replica::lead_leases(Instant now) {
   lease_clock_.lead(now);
-  LeaseId after(INT64_MIN);
-  while (true) {
-    const std::vector<keyspace::LeaseInfo> leases = keyspace_.leases(after, kLeasesPerStep);
-    for (const keyspace::LeaseInfo& lease : leases) lease_clock_.start(lease.id, lease.remaining_ms, now);
-    if (leases.size() < kLeasesPerStep) return;
-    after = leases.back().id;
+  lease_walk_ = LeaseId(INT64_MIN);
+}
+
+// A slice per turn. Leases granted meanwhile are started when they are applied; one that is met twice gets its full
+// time twice, which is never early.
+void Replica::walk_leases(Instant now) {
+  // In the middle of a large command they are shown as before it, which would bring ended ones back.
+  if (keyspace_->is_busy()) return;
+  const std::vector<keyspace::LeaseInfo> leases = keyspace_->leases(*lease_walk_, kLeasesPerStep);
+  for (const keyspace::LeaseInfo& lease : leases) lease_clock_.start(lease.id, lease.remaining_ms, now);
+  if (leases.size() == kLeasesPerStep) {
+    lease_walk_ = leases.back().id;
+  } else {
+    lease_walk_.reset();
+    retry_rounds_at_ = std::min(retry_rounds_at_, now);
   }
 }
 
-void Replica::follow_leases(Instant) {
+void Replica::follow_leases() {
   lease_clock_.stop();
+  lease_walk_.reset();
   expiry_armed_ = false;
 }
 
@@ -256,8 +310,9 @@ void Replica::resolve(const keyspace::Reply& reply) {
   if (reply.header.origin != options_.raft.self || reply.header.boot != options_.raft.boot) return;
   const auto found = writes_.find(reply.header.request);
   if (found == writes_.end()) return;
-  if (found->second.ticket != 0) host_.on_write_applied(found->second.ticket, reply);
+  const Ticket ticket = found->second.ticket;
   forget(found);
+  if (ticket != 0) clients_->on_write_applied(ticket, reply);
 }
 
 // The first entry of a later term is applied: what was proposed in an earlier one and not met before it never will be,
@@ -303,13 +358,13 @@ void Replica::write(Instant now, Ticket ticket, keyspace::CommandHeader header, 
   header.request = last_request_ + 1;
   SharedBytes command = keyspace::encode_command(header, body);
   if (command.size() > kEntryBytesMax) {
-    host_.on_write_refused(ticket, RequestRefusal::kTooLarge);
+    clients_->on_write_refused(ticket, RequestRefusal::kTooLarge);
     return;
   }
   if (writes_.size() >= options_.writes_pending_max ||
       write_bytes_ + command.size() > options_.write_bytes_pending_max) {
     REACHED(write_queue_full);
-    host_.on_write_refused(ticket, RequestRefusal::kOverloaded);
+    clients_->on_write_refused(ticket, RequestRefusal::kOverloaded);
     return;
   }
   ++last_request_;
@@ -318,6 +373,7 @@ void Replica::write(Instant now, Ticket ticket, keyspace::CommandHeader header, 
       last_request_,
       PendingWrite{.ticket = ticket, .command = std::move(command), .deadline = now + options_.request_timeout});
   waiting_.push_back(last_request_);
+  dirty_ = true;
 }
 
 void Replica::flush_writes(Instant now) {
@@ -344,17 +400,19 @@ void Replica::propose(Instant now) {
   step(now, raft::Propose{.commands = commands});
   const raft::ProposalResult result = *output_.proposal;
   if (result.refusal == raft::Refusal::kOverloaded) {
-    for (const uint64_t request : waiting_) {
+    // Clients may write again from within the answer: that is for the next turn.
+    for (const uint64_t request : std::exchange(waiting_, {})) {
       const auto found = writes_.find(request);
-      host_.on_write_refused(found->second.ticket, RequestRefusal::kOverloaded);
+      const Ticket ticket = found->second.ticket;
       forget(found);
+      clients_->on_write_refused(ticket, RequestRefusal::kOverloaded);
     }
-    waiting_.clear();
     return;
   }
   // Handing over: they wait for the next leader.
   if (result.refusal != raft::Refusal::kNone) return;
   for (const uint64_t request : waiting_) writes_.at(request).term = result.term;
+  counters_.writes_proposed += waiting_.size();
   waiting_.clear();
 }
 
@@ -372,6 +430,7 @@ void Replica::forward(Instant now) {
     write.number = forward_next_++;
     forwarded_.emplace(write.number, request);
   }
+  counters_.writes_forwarded += waiting_.size();
   waiting_.clear();
   resend(now, first);
 }
@@ -401,12 +460,12 @@ void Replica::resend(Instant now, uint64_t from) {
 }
 
 void Replica::send_forward(uint64_t first, const std::vector<ByteView>& commands) {
-  host_.send(raft_.status().leader, env::Lane::kForward,
-             encode(Forward{.group = options_.raft.group,
-                            .term = forward_term_,
-                            .boot = options_.raft.boot,
-                            .first = first,
-                            .commands = commands}));
+  world_.send(raft_.status().leader, env::Lane::kForward,
+              encode(Forward{.group = options_.raft.group,
+                             .term = forward_term_,
+                             .boot = options_.raft.boot,
+                             .first = first,
+                             .commands = commands}));
 }
 
 void Replica::on(Instant now, NodeId from, const Forward& frame) {
@@ -418,7 +477,7 @@ void Replica::on(Instant now, NodeId from, const Forward& frame) {
     sources_term_ = status.term;
   }
   if (!raft_.membership().contains(from)) {
-    ++frames_refused_;
+    ++counters_.frames_refused;
     return;
   }
   ForwardSource& source = sources_[from];
@@ -427,11 +486,15 @@ void Replica::on(Instant now, NodeId from, const Forward& frame) {
   ForwardReply reply{.group = options_.raft.group, .term = status.term, .boot = frame.boot, .next = source.next};
   if (frame.first > source.next) {
     REACHED(forward_gap);
-    host_.send(from, env::Lane::kForward, encode(reply));
+    world_.send(from, env::Lane::kForward, encode(reply));
     return;
   }
   const uint64_t skip = source.next - frame.first;
-  if (skip >= frame.commands.size()) return;  // all taken before
+  if (skip >= frame.commands.size()) {
+    // All taken before: its sender need not send it again.
+    world_.send(from, env::Lane::kForward, encode(reply));
+    return;
+  }
   std::vector<SharedBytes> commands;
   commands.reserve(frame.commands.size() - skip);
   for (size_t i = skip; i < frame.commands.size(); ++i) {
@@ -440,7 +503,7 @@ void Replica::on(Instant now, NodeId from, const Forward& frame) {
                       keyspace::decode_command(frame.commands[i], command) && command.header.origin == from &&
                       command.header.boot == frame.boot;
     if (!good) {
-      ++frames_refused_;
+      ++counters_.frames_refused;
       return;
     }
     commands.push_back(SharedBytes::copy_of(frame.commands[i]));
@@ -456,7 +519,7 @@ void Replica::on(Instant now, NodeId from, const Forward& frame) {
     reply.refused_count = commands.size();
     source.next += commands.size();
     reply.next = source.next;
-    host_.send(from, env::Lane::kForward, encode(reply));
+    world_.send(from, env::Lane::kForward, encode(reply));
   }
   // Otherwise it is handing over: the next leader will be asked.
 }
@@ -466,8 +529,14 @@ void Replica::on(Instant now, NodeId, const ForwardReply& frame) {
   for (auto at = forwarded_.lower_bound(frame.refused_first);
        at != forwarded_.end() && at->first - frame.refused_first < frame.refused_count;) {
     const auto write = writes_.find((at++)->second);
-    if (write->second.ticket != 0) host_.on_write_refused(write->second.ticket, RequestRefusal::kOverloaded);
+    const Ticket ticket = write->second.ticket;
     forget(write);
+    if (ticket != 0) clients_->on_write_refused(ticket, RequestRefusal::kOverloaded);
+  }
+  // Taken there, and nobody waits for them here any more.
+  for (auto at = forwarded_.begin(); at != forwarded_.end() && at->first < frame.next;) {
+    const auto write = writes_.find((at++)->second);
+    if (write->second.ticket == 0) forget(write);
   }
   // What the leader waits for was lost on the way.
   if (forwarded_.contains(frame.next) && raft_.status().leader.is_set() && !leads() &&
@@ -481,25 +550,27 @@ void Replica::on(Instant now, NodeId, const ForwardReply& frame) {
 void Replica::read(Instant now, Ticket ticket) {
   if (reads_pending_ >= options_.reads_pending_max) {
     REACHED(read_queue_full);
-    host_.on_read_refused(ticket, RequestRefusal::kOverloaded);
+    clients_->on_read_refused(ticket, RequestRefusal::kOverloaded);
     return;
   }
   ++reads_pending_;
+  dirty_ = true;
   new_reads_.push_back({.ticket = ticket, .deadline = now + options_.request_timeout});
 }
 
 void Replica::keep_alive(Instant now, Ticket ticket, LeaseId lease) {
   if (keep_alives_pending_ >= options_.keep_alives_pending_max) {
-    host_.on_keep_alive_refused(ticket, RequestRefusal::kOverloaded);
+    clients_->on_keep_alive_refused(ticket, RequestRefusal::kOverloaded);
     return;
   }
   ++keep_alives_pending_;
+  dirty_ = true;
   new_keep_alives_.push_back({.ticket = ticket, .lease = lease, .deadline = now + options_.request_timeout});
 }
 
 // The TTL, or zero if the lease is gone or its end already proposed.
 int64_t Replica::renew(Instant now, LeaseId lease) {
-  const auto info = keyspace_.lease(lease);
+  const auto info = keyspace_->lease(lease);
   if (!info || !lease_clock_.renew(lease, info->ttl_ms, now)) return 0;
   return info->ttl_ms;
 }
@@ -515,7 +586,7 @@ void Replica::flush_round(Instant now) {
     retry_rounds_at_ = now + kRoundRetry;
     return;
   }
-  if (leading && !lease_clock_.is_leading() && !new_keep_alives_.empty() && new_reads_.empty()) {
+  if (leading && !keeps_leases() && !new_keep_alives_.empty() && new_reads_.empty()) {
     // Not before its first entry is applied.
     retry_rounds_at_ = now + kRoundRetry;
     return;
@@ -523,7 +594,7 @@ void Replica::flush_round(Instant now) {
   Round round;
   round.reads = std::exchange(new_reads_, {});
   if (leading) {
-    if (lease_clock_.is_leading()) {
+    if (keeps_leases()) {
       round.keep_alives = std::exchange(new_keep_alives_, {});
       round.remote = std::exchange(new_remote_, {});
       round.ttl_ms.reserve(round.keep_alives.size());
@@ -553,16 +624,15 @@ void Replica::forward_keep_alives(Instant now) {
     const auto end = new_keep_alives_.begin() + static_cast<ptrdiff_t>(count);
     waiting.keep_alives.assign(new_keep_alives_.begin(), end);
     new_keep_alives_.erase(new_keep_alives_.begin(), end);
-    host_.send(status.leader, env::Lane::kForward, encode(frame));
+    world_.send(status.leader, env::Lane::kForward, encode(frame));
     forwarded_keep_alives_.emplace(frame.id, std::move(waiting));
   }
 }
 
 void Replica::on(Instant now, NodeId from, const KeepAlive& frame) {
-  if (!leads() || frame.term != raft_.status().term || !lease_clock_.is_leading() ||
-      !raft_.membership().contains(from)) {
-    host_.send(from, env::Lane::kForward,
-               encode(KeepAliveReply{.group = options_.raft.group, .boot = frame.boot, .id = frame.id}));
+  if (!leads() || frame.term != raft_.status().term || !keeps_leases() || !raft_.membership().contains(from)) {
+    world_.send(from, env::Lane::kForward,
+                encode(KeepAliveReply{.group = options_.raft.group, .boot = frame.boot, .id = frame.id}));
     return;
   }
   RemoteKeepAlives remote{.from = from, .boot = frame.boot, .id = frame.id};
@@ -583,7 +653,7 @@ void Replica::on(Instant now, NodeId, const KeepAliveReply& frame) {
   }
   for (size_t i = 0; i < waiting.size(); ++i) {
     --keep_alives_pending_;
-    host_.on_kept_alive(waiting[i].ticket, frame.ttl_ms[i]);
+    clients_->on_kept_alive(waiting[i].ticket, frame.ttl_ms[i]);
   }
 }
 
@@ -595,13 +665,13 @@ void Replica::on_round(Instant now, const raft::ReadResult& result) {
   for (const RemoteKeepAlives& remote : round.remote) {
     KeepAliveReply reply{.group = options_.raft.group, .boot = remote.boot, .id = remote.id, .ok = ok};
     if (ok) reply.ttl_ms = remote.ttl_ms;
-    host_.send(remote.from, env::Lane::kForward, encode(reply));
+    world_.send(remote.from, env::Lane::kForward, encode(reply));
   }
   if (ok) {
     for (const WaitingRead& waiting : round.reads) confirmed_reads_.emplace(result.index, waiting);
     for (size_t i = 0; i < round.keep_alives.size(); ++i) {
       --keep_alives_pending_;
-      host_.on_kept_alive(round.keep_alives[i].ticket, round.ttl_ms[i]);
+      clients_->on_kept_alive(round.keep_alives[i].ticket, round.ttl_ms[i]);
     }
     return;
   }
@@ -617,14 +687,14 @@ void Replica::release_reads() {
     const WaitingRead waiting = confirmed_reads_.begin()->second;
     confirmed_reads_.erase(confirmed_reads_.begin());
     --reads_pending_;
-    host_.on_read_ready(waiting.ticket);
+    clients_->on_read_ready(waiting.ticket);
   }
 }
 
 // ---- Leases ----
 
 void Replica::expire_leases(Instant now) {
-  if (!lease_clock_.is_leading() || lease_clock_.next_deadline() > now) return;
+  if (!keeps_leases() || lease_clock_.next_deadline() > now) return;
   if (!expiry_armed_) {
     // What has arrived already is taken in first: a keep-alive may be among it (rule 2).
     expiry_armed_ = true;
@@ -639,7 +709,120 @@ void Replica::expire_leases(Instant now) {
   const SharedBytes command =
       keyspace::encode_command({.kind = keyspace::CommandKind::kLeaseExpire, .term = raft_.status().term}, body);
   step(now, raft::Propose{.commands = {&command, 1}});
-  if (output_.proposal->refusal != raft::Refusal::kNone) lease_clock_.give_back(due_);
+  if (output_.proposal->refusal != raft::Refusal::kNone) {
+    lease_clock_.give_back(due_);
+  } else {
+    counters_.leases_expired += due_.size();
+  }
+}
+
+// ---- Snapshots ----
+
+void Replica::begin_snapshot(Instant now) {
+  if (taking_ || install_ || keyspace_->is_busy() || now < snapshot_not_before_) return;
+  if (applied_bytes_ < std::max(options_.snapshot_log_bytes, snapshot_file_bytes_ / 2)) return;
+  // A server that does not know its members yet cannot say in a snapshot who they are.
+  const Membership& membership = raft_.membership_at(applied_);
+  if (membership.empty()) return;
+  const SnapshotMark mark{.last = {.term = applied_term_, .index = applied_}, .membership = membership};
+  applied_bytes_ = 0;
+  taking_.emplace(Taking{.mark = mark, .reader = std::make_unique<keyspace::SnapshotReader>(*keyspace_)});
+  world_.store(SnapshotBeginJob{.group = options_.raft.group, .mark = mark});
+}
+
+// A slice per turn, and no more than the disk keeps up with.
+void Replica::read_snapshot() {
+  if (!taking_ || taking_->reader == nullptr || taking_->pending >= options_.snapshot_bytes_pending_max) return;
+  SnapshotContentJob job{.group = options_.raft.group};
+  job.last = taking_->reader->read(job.content);
+  taking_->pending += job.content.size();
+  if (job.last) taking_->reader.reset();
+  world_.store(std::move(job));
+}
+
+void Replica::on(Instant, const SnapshotContentTaken& result) {
+  if (taking_) taking_->pending -= std::min(taking_->pending, result.bytes);
+}
+
+void Replica::on(Instant now, const SnapshotStored& result) {
+  taking_.reset();
+  ++counters_.snapshots_taken;
+  snapshot_file_bytes_ = result.file_bytes;
+  // Older than what was installed from a peer meanwhile, it is of no use.
+  if (result.mark.last.index <= raft_.snapshot().last.index) return;
+  step(now, raft::Compact{.mark = result.mark, .keep_from = result.keep_from});
+}
+
+void Replica::on(Instant now, const SnapshotNotStored&) {
+  taking_.reset();
+  snapshot_not_before_ = now + kSnapshotRetry;
+  // Due again at once when it may be.
+  applied_bytes_ = std::max(options_.snapshot_log_bytes, snapshot_file_bytes_ / 2);
+}
+
+// The core says which bytes; the disk has them.
+void Replica::send_chunk(const raft::Message& message) {
+  if (chunks_.size() >= kChunksPendingMax) return;  // asked again after a while
+  const auto& chunk = std::get<raft::SnapshotChunk>(message.body);
+  chunks_.emplace(++last_chunk_, message);
+  world_.store(
+      ChunkReadJob{.group = options_.raft.group, .mark = chunk.mark, .offset = chunk.offset, .message = last_chunk_});
+}
+
+void Replica::on(Instant, ChunkRead& result) {
+  const auto node = chunks_.extract(result.message);
+  if (node.empty() || !result.found) return;
+  raft::Message message = node.mapped();
+  auto& chunk = std::get<raft::SnapshotChunk>(message.body);
+  chunk.bytes = result.bytes;
+  chunk.total = result.total;
+  std::string frame(1, static_cast<char>(FrameKind::kConsensus));
+  raft::encode(message, frame);
+  world_.send(message.header.to, env::Lane::kBulk, std::move(frame));
+}
+
+void Replica::store_chunk(const raft::ChunkToStore& chunk) {
+  world_.store(ChunkStoreJob{.group = options_.raft.group,
+                             .from = chunk.from,
+                             .mark = chunk.mark,
+                             .offset = chunk.offset,
+                             .total = chunk.total,
+                             .bytes = std::string(chunk.bytes)});
+}
+
+void Replica::on(Instant now, const ChunkStored& result) {
+  step(now, raft::ChunkStored{
+                .from = result.from, .mark = result.mark, .offset = result.offset, .complete = result.complete});
+}
+
+// A later state takes the place of this one. Writes that were under way may be part of it: who waits for them cannot be
+// told. Their numbers stay, since the leader takes them in order.
+void Replica::on(Instant now, StateLoaded& result) {
+  if (!install_ || install_->mark.last != result.mark.last) return;  // a later one follows
+  REACHED(state_replaced);
+  install_.reset();
+  ++counters_.snapshots_installed;
+  if (taking_) {
+    world_.store(SnapshotAbandonJob{.group = options_.raft.group});
+    taking_.reset();
+  }
+  std::vector<Ticket> unknown;
+  for (auto& [request, write] : writes_) {
+    if (write.term.value() == 0 || write.ticket == 0) continue;
+    unknown.push_back(std::exchange(write.ticket, 0));
+  }
+  clients_->on_state_replaced();
+  keyspace_ = std::move(result.keyspace);
+  applied_ = result.mark.last.index;
+  applied_bytes_ = 0;
+  applying_ = false;
+  for (const Ticket ticket : unknown) clients_->on_write_unknown(ticket);
+  if (result.mark.last.term > applied_term_) {
+    applied_term_ = result.mark.last.term;
+    on_term_passed(applied_term_);
+  }
+  // It may have become the leader while the state was being loaded.
+  if (leads() && applied_term_ == raft_.status().term && !lease_clock_.is_leading()) lead_leases(now);
 }
 
 // ---- Time ----
@@ -655,37 +838,30 @@ void Replica::expire_requests(Instant now) {
     if (write->second.term.value() == 0) {
       std::erase(waiting_, write->first);
       forget(write);
-      host_.on_write_refused(ticket, RequestRefusal::kNoLeader);
+      clients_->on_write_refused(ticket, RequestRefusal::kNoLeader);
     } else {
       // Its number still belongs to the order in which the leader takes things: it stays until it is met or passed by.
       REACHED(write_outcome_unknown);
-      host_.on_write_unknown(ticket);
+      clients_->on_write_unknown(ticket);
     }
   }
-  auto late = [now](const auto& waiting) { return waiting.deadline <= now; };
-  auto refuse_read = [&](const WaitingRead& waiting) {
-    --reads_pending_;
-    host_.on_read_refused(waiting.ticket, RequestRefusal::kTimedOut);
+  // Taken out first: who is refused may ask again at once.
+  std::vector<Ticket> late_reads;
+  std::vector<Ticket> late_keep_alives;
+  const auto take_late = [now](auto& all, std::vector<Ticket>& late, auto&& waiting_of) {
+    std::erase_if(all, [&](const auto& element) {
+      if (waiting_of(element).deadline > now) return false;
+      late.push_back(waiting_of(element).ticket);
+      return true;
+    });
   };
-  auto refuse_keep_alive = [&](const WaitingKeepAlive& waiting) {
-    --keep_alives_pending_;
-    host_.on_keep_alive_refused(waiting.ticket, RequestRefusal::kTimedOut);
-  };
-  std::erase_if(new_reads_, [&](const WaitingRead& waiting) {
-    if (!late(waiting)) return false;
-    refuse_read(waiting);
-    return true;
-  });
-  std::erase_if(confirmed_reads_, [&](const auto& confirmed) {
-    if (!late(confirmed.second)) return false;
-    refuse_read(confirmed.second);
-    return true;
-  });
-  std::erase_if(new_keep_alives_, [&](const WaitingKeepAlive& waiting) {
-    if (!late(waiting)) return false;
-    refuse_keep_alive(waiting);
-    return true;
-  });
+  take_late(new_reads_, late_reads, std::identity{});
+  take_late(confirmed_reads_, late_reads, [](const auto& confirmed) -> const WaitingRead& { return confirmed.second; });
+  take_late(new_keep_alives_, late_keep_alives, std::identity{});
+  reads_pending_ -= late_reads.size();
+  keep_alives_pending_ -= late_keep_alives.size();
+  for (const Ticket ticket : late_reads) clients_->on_read_refused(ticket, RequestRefusal::kTimedOut);
+  for (const Ticket ticket : late_keep_alives) clients_->on_keep_alive_refused(ticket, RequestRefusal::kTimedOut);
   // Frames whose answer was lost are asked again.
   for (auto at = forwarded_keep_alives_.begin(); at != forwarded_keep_alives_.end();) {
     if (at->second.deadline > now && at->second.term == raft_.status().term) {

@@ -13,14 +13,18 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/entry.h"
 #include "env/network.h"
 #include "keyspace/keyspace.h"
+#include "keyspace/snapshot.h"
 #include "node/frame.h"
 #include "node/lease_clock.h"
+#include "node/storage.h"
 #include "raft/raft.h"
 #include "wal/batch.h"
 
@@ -37,15 +41,20 @@ enum class RequestRefusal : uint8_t {
 };
 [[nodiscard]] std::string_view to_string(RequestRefusal refusal);
 
-// What a replica asks of the world, and tells it. Called from within the replica's functions; must not call back into
-// them.
-class ReplicaHost {
+// What a replica asks of the world. Called from within the replica's functions; must not call back into them.
+class ReplicaWorld {
  public:
-  virtual ~ReplicaHost() = default;
-  // Make durable, in order of sequence; then Replica::on_durable.
-  virtual void persist(WriteSequence sequence, wal::Batch batch) = 0;
+  virtual ~ReplicaWorld() = default;
+  // For the disk (storage.h); what comes of it goes to Replica::on_storage, in the order it happened.
+  virtual void store(StorageJob job) = 0;
   virtual void send(NodeId to, env::Lane lane, std::string frame) = 0;
+};
 
+// Whom a replica answers. Called from within the replica's functions, mostly flush(). Of the replica's functions these
+// may call write(), read() and keep_alive() back, and no other.
+class ReplicaClients {
+ public:
+  virtual ~ReplicaClients() = default;
   virtual void on_write_applied(Ticket ticket, const keyspace::Reply& reply) = 0;
   virtual void on_write_refused(Ticket ticket, RequestRefusal refusal) = 0;  // known not applied
   virtual void on_write_unknown(Ticket ticket) = 0;
@@ -57,6 +66,9 @@ class ReplicaHost {
   virtual void on_keep_alive_refused(Ticket ticket, RequestRefusal refusal) = 0;
   // After each entry: replies were given, watches have what they watch.
   virtual void on_applied(const keyspace::Effects& effects) = 0;
+  // The keyspace is about to be destroyed; another, of a later state, takes its place. Whatever refers to it (watch
+  // streams, reads under way) must end within the call.
+  virtual void on_state_replaced() = 0;
   virtual void on_role_changed(const raft::Status& status) = 0;
 };
 
@@ -74,12 +86,34 @@ struct ReplicaOptions {
   Duration forward_retry = std::chrono::milliseconds(500);
   // Entries applied in one turn: about 2 ms of small commands.
   uint32_t entries_per_turn = 2048;
+  // A snapshot is taken once the log behind the last one has this many bytes, and half of what that snapshot took: what
+  // is kept in memory and read at a start stays in proportion to the state.
+  uint64_t snapshot_log_bytes = uint64_t{64} << 20;
+  // Content handed to the disk and not yet taken.
+  size_t snapshot_bytes_pending_max = size_t{1} << 20;
 };
+
+// For people and metrics.
+struct ReplicaCounters {
+  uint64_t frames_refused = 0;  // malformed or unbelievable
+  uint64_t writes_proposed = 0;
+  uint64_t writes_forwarded = 0;
+  uint64_t entries_applied = 0;
+  uint64_t snapshots_taken = 0;
+  uint64_t snapshots_installed = 0;
+  uint64_t leases_expired = 0;
+};
+
+// A frame that only a leader sends: whoever sent it says that the cluster has one.
+[[nodiscard]] bool is_from_leader(ByteView frame);
 
 class Replica {
  public:
-  // `keyspace` holds the state of recovered.snapshot (empty if there is none) and must outlive this.
-  Replica(const ReplicaOptions& options, Recovered&& recovered, keyspace::Keyspace& keyspace, ReplicaHost& host);
+  // `keyspace` holds the state of recovered.snapshot (empty if there is none).
+  Replica(const ReplicaOptions& options, Recovered&& recovered, std::unique_ptr<keyspace::Keyspace> keyspace,
+          ReplicaWorld& world);
+  // Before the first input. Must outlive this.
+  void set_clients(ReplicaClients& clients) { clients_ = &clients; }
   Replica(const Replica&) = delete;
   Replica& operator=(const Replica&) = delete;
 
@@ -88,16 +122,16 @@ class Replica {
   void on_frame(Instant now, NodeId from, ByteView frame);
   void on_link_up(Instant now, NodeId peer);
   void on_link_broken(Instant now, NodeId peer);
-  void on_durable(Instant now, WriteSequence sequence);
+  void on_storage(Instant now, StorageResult result);
   // A deadline has come.
   void tick(Instant now);
   // The end of a turn.
   void flush(Instant now);
   [[nodiscard]] Instant next_deadline() const;
-  // There is more to apply: another turn is due at once.
+  // There is more to apply or requests came since the last flush(): another turn is due at once.
   [[nodiscard]] bool has_work() const;
 
-  // ---- Clients; each is answered through the host once, a refusal possibly within the call ----
+  // ---- Clients; each is answered through ReplicaClients once, a refusal possibly within the call ----
   // header: kind, session and lease fields are the caller's, origin is set here. The body is canonical
   // (keyspace/validate.h).
   void write(Instant now, Ticket ticket, keyspace::CommandHeader header, ByteView body);
@@ -110,11 +144,15 @@ class Replica {
   [[nodiscard]] raft::Refusal change_membership(Instant now, const Membership& target);
 
   [[nodiscard]] const raft::Raft& raft() const { return raft_; }
-  [[nodiscard]] keyspace::Keyspace& keyspace() { return keyspace_; }
+  // Good until ReplicaClients::on_state_replaced.
+  [[nodiscard]] keyspace::Keyspace& keyspace() { return *keyspace_; }
+  [[nodiscard]] const keyspace::Keyspace& keyspace() const { return *keyspace_; }
   [[nodiscard]] LogIndex applied() const { return applied_; }
   [[nodiscard]] const LeaseClock& lease_clock() const { return lease_clock_; }
-  // Frames refused as malformed or unbelievable.
-  [[nodiscard]] uint64_t frames_refused() const { return frames_refused_; }
+  [[nodiscard]] const ReplicaCounters& counters() const { return counters_; }
+  [[nodiscard]] size_t writes_pending() const { return writes_.size(); }
+  // A snapshot from a peer is being loaded.
+  [[nodiscard]] bool is_installing() const { return install_.has_value(); }
 
  private:
   struct PendingWrite {
@@ -157,6 +195,14 @@ class Replica {
     uint64_t next = 1;
   };
 
+  void on(Instant now, const Persisted& result);
+  void on(Instant now, const SnapshotContentTaken& result);
+  void on(Instant now, const SnapshotStored& result);
+  void on(Instant now, const SnapshotNotStored& result);
+  void on(Instant now, ChunkRead& result);
+  void on(Instant now, const ChunkStored& result);
+  void on(Instant now, StateLoaded& result);
+
   void step(Instant now, const raft::Input& input);
   void take_output(Instant now);
   [[nodiscard]] wal::Batch batch_of(const raft::Write& write, Instant now);
@@ -165,7 +211,15 @@ class Replica {
   void resolve(const keyspace::Reply& reply);
   void on_term_passed(Term term);
   void lead_leases(Instant now);
-  void follow_leases(Instant now);
+  void walk_leases(Instant now);
+  void follow_leases();
+  // It leads, and every lease there is has its deadline: keep-alives may be acknowledged and leases ended.
+  [[nodiscard]] bool keeps_leases() const { return lease_clock_.is_leading() && !lease_walk_; }
+
+  void store_chunk(const raft::ChunkToStore& chunk);
+  void send_chunk(const raft::Message& message);
+  void begin_snapshot(Instant now);
+  void read_snapshot();
 
   void flush_writes(Instant now);
   void propose(Instant now);
@@ -189,12 +243,13 @@ class Replica {
   [[nodiscard]] bool leads() const { return raft_.status().role == raft::Role::kLeader; }
 
   ReplicaOptions options_;
-  ReplicaHost& host_;
-  keyspace::Keyspace& keyspace_;
+  ReplicaWorld& world_;
+  ReplicaClients* clients_ = nullptr;
+  std::unique_ptr<keyspace::Keyspace> keyspace_;
   raft::Raft raft_;
   raft::Output output_;
   LeaseClock lease_clock_;
-  uint64_t frames_refused_ = 0;
+  ReplicaCounters counters_;
 
   // Messages that wait for a write.
   struct Held {
@@ -212,6 +267,27 @@ class Replica {
   LogIndex commit_written_;
   Instant commit_written_at_{};
 
+  // A snapshot of our own, being read into the disk's hands.
+  struct Taking {
+    SnapshotMark mark;
+    std::unique_ptr<keyspace::SnapshotReader> reader;  // null once all was read
+    size_t pending = 0;                                // bytes the disk has not taken yet
+  };
+  std::optional<Taking> taking_;
+  uint64_t applied_bytes_ = 0;        // of commands since the last snapshot was begun
+  uint64_t snapshot_file_bytes_ = 0;  // of the last one
+  Instant snapshot_not_before_{};     // after one that found no space
+  // A peer's snapshot: to be loaded once `write` is durable.
+  struct Install {
+    SnapshotMark mark;
+    WriteSequence after;
+    bool loading = false;
+  };
+  std::optional<Install> install_;
+  // Chunks whose bytes are being read.
+  std::map<uint64_t, raft::Message> chunks_;
+  uint64_t last_chunk_ = 0;
+
   // Writes by request number, which is their order.
   std::map<uint64_t, PendingWrite> writes_;
   uint64_t last_request_ = 0;
@@ -224,6 +300,8 @@ class Replica {
   Instant forward_retry_at_ = kNever;
   std::map<NodeId, ForwardSource> sources_;  // as leader, in this term
   Term sources_term_;
+
+  bool dirty_ = false;  // requests came since the last flush()
 
   // Reads and keep-alives.
   std::vector<WaitingRead> new_reads_;
@@ -239,6 +317,8 @@ class Replica {
   Instant retry_rounds_at_ = kNever;
   Instant requests_checked_at_{};
 
+  // A new leader gives every lease its deadline in slices; the last one that has it.
+  std::optional<LeaseId> lease_walk_;
   // Leases that are due and wait for one more turn of input (rule 2).
   bool expiry_armed_ = false;
   std::vector<LeaseId> due_;

@@ -82,28 +82,32 @@ class Group {
     std::string kind;
     int64_t number = 0;
   };
-  struct Member final : ReplicaHost {
+  struct Member final : ReplicaWorld, ReplicaClients {
     Group* group = nullptr;
     uint64_t id = 0;
     raft::Durable durable;
     Boot boot;
-    std::unique_ptr<keyspace::Keyspace> keyspace;
     std::unique_ptr<Replica> replica;  // null: down
     std::deque<std::pair<WriteSequence, wal::Batch>> writes;
     bool disk_stopped = false;
 
-    void persist(WriteSequence sequence, wal::Batch batch) override { writes.emplace_back(sequence, std::move(batch)); }
+    void store(StorageJob job) override {
+      auto& persist = std::get<PersistJob>(job);  // none of these logs is long enough for a snapshot
+      writes.emplace_back(persist.sequence, std::move(persist.batch));
+    }
+    [[nodiscard]] keyspace::Keyspace& keyspace() const { return replica->keyspace(); }
     void send(NodeId to, env::Lane, std::string frame) override { group->post(id, to.value(), std::move(frame)); }
     void on_write_applied(Ticket ticket, const keyspace::Reply& reply) override {
       group->answer(ticket, reply.error == keyspace::ErrorId::kNone ? "applied" : "error", reply.revision.value());
     }
     void on_write_refused(Ticket ticket, RequestRefusal) override { group->answer(ticket, "refused"); }
     void on_write_unknown(Ticket ticket) override { group->answer(ticket, "unknown"); }
-    void on_read_ready(Ticket ticket) override { group->answer(ticket, "ready", keyspace->revision().value()); }
+    void on_read_ready(Ticket ticket) override { group->answer(ticket, "ready", keyspace().revision().value()); }
     void on_read_refused(Ticket ticket, RequestRefusal) override { group->answer(ticket, "refused"); }
     void on_kept_alive(Ticket ticket, int64_t ttl_ms) override { group->answer(ticket, "alive", ttl_ms); }
     void on_keep_alive_refused(Ticket ticket, RequestRefusal) override { group->answer(ticket, "refused"); }
     void on_applied(const keyspace::Effects&) override {}
+    void on_state_replaced() override { FAIL() << "not expected here"; }
     void on_role_changed(const raft::Status&) override {}
   };
 
@@ -132,8 +136,9 @@ class Group {
     options.raft.self = NodeId(id);
     options.raft.boot = member.boot;
     options.raft.seed = id * 100 + member.boot.value();
-    member.keyspace = std::make_unique<keyspace::Keyspace>();
-    member.replica = std::make_unique<Replica>(options, member.durable.recover(), *member.keyspace, member);
+    member.replica =
+        std::make_unique<Replica>(options, member.durable.recover(), std::make_unique<keyspace::Keyspace>(), member);
+    member.replica->set_clients(member);
     member.replica->start(now);
     turn(member);
   }
@@ -153,7 +158,7 @@ class Group {
       auto [sequence, batch] = std::move(member.writes.front());
       member.writes.pop_front();
       apply(member.durable, batch);
-      member.replica->on_durable(now, sequence);
+      member.replica->on_storage(now, Persisted{.group = kGroup, .sequence = sequence});
       member.replica->flush(now);
     }
   }
@@ -228,7 +233,7 @@ class Group {
     keyspace::RangeRequest request;
     const std::string bytes = range_body(key);
     EXPECT_EQ(keyspace::parse(bytes, request), keyspace::ErrorId::kNone);
-    EXPECT_EQ(member(at).keyspace->range(request, body), keyspace::ErrorId::kNone);
+    EXPECT_EQ(member(at).keyspace().range(request, body), keyspace::ErrorId::kNone);
     return body.empty() ? 0 : 1;
   }
 
@@ -291,7 +296,7 @@ TEST(ReplicaTest, AnyServerTakesAnyRequest) {
     EXPECT_GE(group.answers[ticket].number, 4) << "three puts after revision 1";
   }
   for (uint64_t id = 1; id <= 3; ++id) {
-    EXPECT_EQ(group.member(id).keyspace->digest(), group.member(1).keyspace->digest());
+    EXPECT_EQ(group.member(id).keyspace().digest(), group.member(1).keyspace().digest());
   }
 }
 
@@ -533,9 +538,9 @@ TEST(ReplicaChaos, EveryAnswerIsTrue) {
     // Each put that took effect made one revision: nothing was applied twice.
     int64_t present = 0;
     for (const auto& [ticket, key] : puts) present += group.count(1, key);
-    EXPECT_EQ(group.member(1).keyspace->revision().value(), 1 + present) << "seed " << seed;
+    EXPECT_EQ(group.member(1).keyspace().revision().value(), 1 + present) << "seed " << seed;
     for (uint64_t id = 2; id <= size; ++id) {
-      EXPECT_EQ(group.member(id).keyspace->digest(), group.member(1).keyspace->digest()) << "seed " << seed;
+      EXPECT_EQ(group.member(id).keyspace().digest(), group.member(1).keyspace().digest()) << "seed " << seed;
     }
   }
   EXPECT_GT(kinds["applied"], 5'000);
