@@ -5,7 +5,9 @@ FOR ?= 45m
 SEEDS ?= 1-60
 SECONDS_SIMULATED ?= 60
 
-.PHONY: help setup build test demo sim soak bench fuzz asan tsan tidy format planted digests clean
+ROUNDS ?= 5
+
+.PHONY: help setup build test demo compare sim soak bench fuzz asan tsan tidy format planted digests clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -26,16 +28,22 @@ build: setup
 test: build
 	cd build/release && ctest --output-on-failure -j $(JOBS)
 
-## make demo      the main job in front of you; until there is a server, the simulation
+## make demo      the main job in front of you: three servers, a lock, a leader killed
 demo: build
 	@tools/demo.sh
 
+## make compare   beside Debian's etcd on this machine: make compare ROUNDS=5; writes build/compare.json
+compare: build
+	@tools/compare.py --rounds $(ROUNDS)
+
 ## make sim       simulated seeds: make sim SEEDS=1-300 SECONDS_SIMULATED=120
 sim: build
-	build/release/simulate raft --seeds $(SEEDS) --seconds $(SECONDS_SIMULATED) --jobs $(JOBS)
+	build/release/simulate --seeds $(SEEDS) --seconds $(SECONDS_SIMULATED) --jobs $(JOBS)
 
-## make soak      fresh seeds for a while: make soak FOR=45m; sums up in docs/internals/soak.md
+## make soak      a million damaged logs, tens of millions of keyspace steps, then fresh seeds: make soak FOR=45m
 soak: build
+	CONCLAVE_WAL_DAMAGES=1000000 build/release/wal_damage_test --gtest_brief=1
+	CONCLAVE_KEYSPACE_STEPS=5000000 build/release/keyspace_model_test --gtest_brief=1
 	@tools/soak.py --for $(FOR) --jobs $(JOBS)
 
 ## make bench     every benchmark, as tables
@@ -52,7 +60,7 @@ fuzz: setup
 asan tsan: setup
 	cmake --preset $@ > /dev/null
 	cmake --build build/$@ -j $(JOBS)
-	cd build/$@ && CONCLAVE_TEST_SCALE=small ctest --output-on-failure -j $(JOBS)
+	cd build/$@ && CONCLAVE_KEYSPACE_STEPS=50000 CONCLAVE_WAL_DAMAGES=2000 ctest --output-on-failure -j $(JOBS)
 
 ## make tidy      clang-tidy over what changed since BASE (default: everything)
 tidy: setup

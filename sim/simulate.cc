@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "sim/node_suite.h"
 #include "sim/raft_suite.h"
 #include "sim/range.h"
 #include "sim/runner.h"
@@ -100,7 +101,7 @@ Verdict shrink_seed(const RangeOptions& options, uint64_t seed, const std::strin
 
 int simulate_main(int argc, char** argv) {
   CLI::App app("Runs Conclave in a simulated world.");
-  std::string suite;
+  std::string suite = "node";  // the product
   std::string seeds;
   uint64_t seed = 0;
   uint64_t seconds = 60;
@@ -174,6 +175,7 @@ int simulate_main(int argc, char** argv) {
 }  // namespace conclave::sim
 
 int main(int argc, char** argv) {
+  conclave::sim::add_node_suite();
   conclave::sim::add_world_suites();
   conclave::sim::add_raft_suites();
   conclave::sim::add_raft_graphs_suite();

@@ -12,7 +12,7 @@ for compiler in g++ clang++-19; do
     if ninja -C "$build" -t targets all | grep -q '^keyspace_digest: phony'; then targets+=(keyspace_digest); fi
     cmake --build "$build" -j "$jobs" --target "${targets[@]}" > /dev/null
     lines=""
-    for suite in world raft; do
+    for suite in world raft node; do
       lines+="$suite $("$build/simulate" $suite --seeds 1-10 --seconds 20 --jobs "$jobs" | grep -o 'digest[ :=]*[0-9a-f]\{8,\}' | tail -1)"$'\n'
     done
     if [ -x "$build/keyspace_digest" ]; then lines+="keyspace $("$build/keyspace_digest" | tail -1)"$'\n'; fi
@@ -21,7 +21,7 @@ for compiler in g++ clang++-19; do
   done
 done
 first=${result[g++-O0]}
-grep -q 'raft digest' <<< "$first" || { echo "digests: no digest was printed"; exit 1; }
+grep -q 'node digest' <<< "$first" || { echo "digests: no digest was printed"; exit 1; }
 for key in "${!result[@]}"; do
   [ "${result[$key]}" = "$first" ] || { echo "digests: $key differs from g++-O0"; exit 1; }
 done

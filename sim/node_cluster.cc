@@ -1,0 +1,385 @@
+#include "sim/node_cluster.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/assert.h"
+#include "etcd/rpc.pb.h"
+
+namespace conclave::sim {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// From a client to the server it asks, and back.
+constexpr Duration kClientDelay = microseconds(100);
+constexpr Duration kAdministerMean = milliseconds(500);
+constexpr Duration kWatchAgain = milliseconds(100);
+constexpr int kRefusalsCounted = 6;
+// Operations of each client that must be answered after the healing.
+constexpr uint64_t kLastOperations = 2;
+
+}  // namespace
+
+// Watches all keys from the first revision on, through whatever servers there are.
+class NodeCluster::Watcher final : public WatchSink {
+ public:
+  Watcher(NodeCluster& cluster, size_t number) : cluster_(cluster), name_(std::to_string(number)) {}
+  void attach() {
+    planned_ = false;
+    const size_t node = cluster_.pick_server();
+    NodeServer* server = cluster_.server(node);
+    if (server == nullptr || server->replica() == nullptr || server->is_dead()) {
+      plan();
+      return;
+    }
+    server_ = node;
+    attached_ = true;
+    server->watch(*this, last_ + 1);
+  }
+  void on_response(const keyspace::WatchResponse& response) override {
+    etcdserverpb::WatchResponse decoded;
+    if (!decoded.ParseFromString(response.body)) {
+      cluster_.check_.violate("a watch response cannot be parsed");
+      return;
+    }
+    if (decoded.canceled()) {
+      // Compacted: nobody compacts here.
+      cluster_.check_.violate(fmt::format("watcher {} was canceled: {}", name_, decoded.cancel_reason()));
+      return;
+    }
+    for (const mvccpb::Event& event : decoded.events()) {
+      cluster_.check_.note_event(name_, last_, event.kv().mod_revision(), event.type() == mvccpb::Event::PUT,
+                                 event.kv().key(), event.kv().value());
+    }
+  }
+  void on_watch_lost() override {
+    attached_ = false;
+    plan();
+  }
+  // To another server, or one of the core.
+  void move() {
+    if (!attached_) return;
+    NodeServer* server = cluster_.server(server_);
+    if (server != nullptr) server->unwatch(*this);
+    on_watch_lost();
+  }
+  [[nodiscard]] int64_t last() const { return last_; }
+
+ private:
+  void plan() {
+    if (std::exchange(planned_, true)) return;
+    cluster_.world_.scheduler().schedule(cluster_.world_.now() + kWatchAgain, [this] { attach(); });
+  }
+  NodeCluster& cluster_;
+  const std::string name_;
+  int64_t last_ = 1;  // the revision of an empty keyspace
+  size_t server_ = 0;
+  bool attached_ = false;
+  bool planned_ = false;
+};
+
+NodeCluster::NodeCluster(World& world, const NodeKnobs& knobs, RunResult& result)
+    : world_(world),
+      knobs_(knobs),
+      result_(result),
+      random_(world.decisions().generator("node.cluster")),
+      machines_(world.size()) {
+  world_.set_host(this);
+}
+
+NodeCluster::~NodeCluster() {
+  world_.set_host(nullptr);
+  machines_.clear();  // before the watchers they tell
+}
+
+void NodeCluster::install() {
+  std::vector<NodeId> ids;
+  for (size_t node = 0; node < machines_.size(); ++node) ids.push_back(SimNetwork::id_of(node));
+  const Membership membership = Membership::of_voters(ids);
+  for (size_t node = 0; node < machines_.size(); ++node) NodeServer::lay_out(world_, knobs_, node, membership);
+  world_.run_for(seconds(2));
+  world_.start_all();
+}
+
+void NodeCluster::on_start(size_t node) {
+  MachineState& machine = machines_[node];
+  ++machine.boot;
+  machine.server = std::make_unique<NodeServer>(world_, check_, knobs_, node, machine.boot);
+  machine.server->start();
+}
+
+void NodeCluster::note_counters(NodeServer& server) {
+  if (server.replica() == nullptr) return;
+  const node::ReplicaCounters& counters = server.replica()->counters();
+  result_.counts["snapshots taken"] += counters.snapshots_taken;
+  result_.counts["snapshots installed"] += counters.snapshots_installed;
+  result_.counts["writes forwarded"] += counters.writes_forwarded;
+}
+
+void NodeCluster::on_stop(size_t node) {
+  if (machines_[node].server == nullptr) return;
+  note_counters(*machines_[node].server);
+  machines_[node].server.reset();
+}
+
+void NodeCluster::count(RunResult& result) {
+  for (MachineState& machine : machines_) {
+    if (machine.server != nullptr) note_counters(*machine.server);
+  }
+  result.counts["entries applied"] = check_.entries_applied();
+  result.counts["leases expired"] = check_.leases_expired();
+  for (const auto& watcher : watchers_)
+    result.counts["revisions watched"] += static_cast<uint64_t>(watcher->last() - 1);
+}
+
+size_t NodeCluster::pick_server() {
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    const size_t node = random_.below(machines_.size());
+    if (!core_.empty() && !core_[node]) continue;
+    if (world_.is_running(node)) return node;
+  }
+  return random_.below(machines_.size());
+}
+
+void NodeCluster::call(size_t node, std::function<void(NodeServer&)> what) {
+  if (!world_.is_running(node)) return;
+  world_.scheduler().schedule(world_.machine(node).gate, world_.now() + kClientDelay,
+                              [this, node, what = std::move(what)] { what(*machines_[node].server); });
+}
+
+NodeServer::Done NodeCluster::reply_to(std::function<void(const NodeAnswer&)> take) {
+  return [this, take = std::move(take)](const NodeAnswer& answer) {
+    world_.scheduler().schedule(world_.now() + kClientDelay, [take, answer] { take(answer); });
+  };
+}
+
+// --- Clients that write and read.
+
+void NodeCluster::start_clients() {
+  clients_.resize(knobs_.clients);
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    clients_[i].server = pick_server();
+    plan_operation(i, random_.exponential(knobs_.think_mean));
+  }
+  holders_.resize(knobs_.lease_clients);
+  for (size_t i = 0; i < holders_.size(); ++i) plan_holder(i, random_.exponential(milliseconds(500)));
+  for (size_t i = 0; i < knobs_.watchers; ++i) {
+    watchers_.push_back(std::make_unique<Watcher>(*this, i));
+    watchers_.back()->attach();
+  }
+  administer();
+}
+
+void NodeCluster::plan_operation(size_t client, Duration after) {
+  world_.scheduler().schedule(world_.now() + after, [this, client] { begin_operation(client); });
+}
+
+void NodeCluster::begin_operation(size_t at) {
+  Client& client = clients_[at];
+  if (!core_.empty() && client.done_since_heal >= kLastOperations) return;
+  if (!world_.is_running(client.server) || (!core_.empty() && !core_[client.server])) client.server = pick_server();
+  NodeOperation operation{.is_read = random_.chance(knobs_.read_percent, 100),
+                          .key = fmt::format("key{}", random_.below(knobs_.keys)),
+                          .called = world_.now()};
+  if (!operation.is_read) {
+    operation.value = fmt::format("{}", ++values_);
+    operation.value.resize(std::max(operation.value.size(), knobs_.value_bytes), ' ');
+  }
+  client.operation = operations_.size();
+  operations_.push_back(operation);
+  ++result_.operations_attempted;
+  auto done =
+      reply_to([this, at, index = client.operation](const NodeAnswer& answer) { take_answer(at, index, answer); });
+  call(client.server, [operation, done](NodeServer& server) {
+    if (operation.is_read) {
+      server.get(operation.key, done);
+    } else {
+      server.put(operation.key, operation.value, done);
+    }
+  });
+  world_.scheduler().schedule(world_.now() + knobs_.operation_timeout, [this, at, index = client.operation] {
+    if (clients_[at].operation != index) return;
+    clients_[at].server = pick_server();
+    end_operation(at, NodeOutcome::kUnknown, random_.between(milliseconds(1), Duration(milliseconds(50))));
+  });
+}
+
+void NodeCluster::take_answer(size_t at, size_t index, const NodeAnswer& answer) {
+  Client& client = clients_[at];
+  NodeOperation& operation = operations_[index];
+  const bool late = client.operation != index;
+  // A late answer is an answer all the same; only its client has gone on.
+  if (operation.outcome == NodeOutcome::kUnknown && answer.outcome != NodeOutcome::kUnknown) {
+    operation.outcome = answer.outcome;
+    operation.returned = world_.now();
+    operation.revision = answer.revision;
+    if (operation.is_read) {
+      operation.value = answer.value;
+      operation.mod_revision = answer.mod_revision;
+    }
+    if (answer.error != keyspace::ErrorId::kNone) {
+      check_.violate(fmt::format("a put was refused: {}", keyspace::error_text(answer.error)));
+    }
+  }
+  if (late) return;
+  if (answer.outcome != NodeOutcome::kDone) {
+    client.server = pick_server();
+    client.refusals = std::min(client.refusals + 1, kRefusalsCounted);
+    end_operation(at, answer.outcome, random_.between(milliseconds(50), Duration(milliseconds(250 * client.refusals))));
+    return;
+  }
+  ++result_.operations_acknowledged;
+  ++client.done_since_heal;
+  client.refusals = 0;
+  end_operation(at, NodeOutcome::kDone, random_.exponential(knobs_.think_mean));
+}
+
+void NodeCluster::end_operation(size_t at, NodeOutcome outcome, Duration pause) {
+  Client& client = clients_[at];
+  NodeOperation& operation = operations_[client.operation];
+  operation.outcome = outcome;
+  client.operation = SIZE_MAX;
+  plan_operation(at, pause);
+}
+
+// --- Holders of leases.
+
+void NodeCluster::plan_holder(size_t holder, Duration after) {
+  world_.scheduler().schedule(world_.now() + after, [this, holder] { act_holder(holder); });
+}
+
+void NodeCluster::act_holder(size_t at) {
+  Holder& holder = holders_[at];
+  if (!core_.empty()) return;  // all are let go
+  holder.server = pick_server();
+  holder.sent = world_.now();
+  auto done = reply_to([this, at, asked = ++holder.asked, grants = !holder.lease.is_set()](const NodeAnswer& answer) {
+    take_lease_answer(at, asked, grants, answer);
+  });
+  // No answer: asked again, for as long as the lease may live; then another one.
+  const uint64_t asked = holder.asked;
+  if (!holder.lease.is_set()) {
+    holder = {.lease = LeaseId(++leases_),
+              .ttl = seconds(1 + static_cast<int64_t>(random_.below(4))),
+              .sent = holder.sent,
+              .asked = asked,
+              .renewals_left = static_cast<int>(random_.below(30)),
+              .server = holder.server};
+    call(holder.server,
+         [lease = holder.lease, ttl = holder.ttl, done](NodeServer& server) { server.grant(lease, ttl, done); });
+  } else if (holder.renewals_left > 0) {
+    --holder.renewals_left;
+    call(holder.server, [lease = holder.lease, done](NodeServer& server) { server.keep_alive(lease, done); });
+  } else {
+    if (random_.coin()) {
+      call(holder.server, [lease = holder.lease, done](NodeServer& server) { server.revoke(lease, done); });
+    }
+    holder.lease = LeaseId();
+    plan_holder(at, random_.exponential(milliseconds(1000)));
+    return;
+  }
+  plan_holder(at, holder.ttl / 3);
+}
+
+void NodeCluster::take_lease_answer(size_t at, uint64_t asked, bool grants, const NodeAnswer& answer) {
+  Holder& holder = holders_[at];
+  if (holder.asked != asked || !holder.lease.is_set() || answer.outcome != NodeOutcome::kDone) return;
+  if (grants) {
+    if (answer.error != keyspace::ErrorId::kNone) return;
+  } else if (answer.ttl_ms == 0) {
+    holder.lease = LeaseId();  // gone
+    return;
+  } else if (answer.ttl_ms != to_milliseconds(holder.ttl)) {
+    check_.violate(fmt::format("lease {} was granted for {} ms and kept alive for {}", holder.lease,
+                               to_milliseconds(holder.ttl), answer.ttl_ms));
+  }
+  check_.note_trusted(holder.lease, holder.sent, holder.ttl);
+}
+
+// --- The administrator.
+
+void NodeCluster::administer() {
+  if (!core_.empty()) return;
+  if (random_.chance(knobs_.transfer_per_thousand, 1000)) {
+    for (size_t node = 0; node < machines_.size(); ++node) {
+      NodeServer* server = machines_[node].server.get();
+      if (server == nullptr || server->replica() == nullptr || world_.machine(node).gate.is_frozen()) continue;
+      if (server->replica()->raft().status().role == raft::Role::kLeader) {
+        server->transfer();
+        ++result_.counts["transfers asked"];
+      }
+    }
+  }
+  if (random_.chance(1, 8) && !watchers_.empty()) watchers_[random_.below(watchers_.size())]->move();
+  world_.scheduler().schedule(world_.now() + random_.exponential(kAdministerMean), [this] { administer(); });
+}
+
+// --- The end.
+
+void NodeCluster::begin_liveness(const std::vector<bool>& core) {
+  core_ = core;
+  for (Client& client : clients_) {
+    client.done_since_heal = 0;
+    client.refusals = 0;
+  }
+  for (const auto& watcher : watchers_) watcher->move();
+}
+
+size_t NodeCluster::leader() {
+  size_t leader = SIZE_MAX;
+  Term term;
+  for (size_t node = 0; node < machines_.size(); ++node) {
+    NodeServer* server = machines_[node].server.get();
+    if (server == nullptr || server->replica() == nullptr) continue;
+    const raft::Status status = server->replica()->raft().status();
+    if (status.role == raft::Role::kLeader && status.term >= term) {
+      term = status.term;
+      leader = node;
+    }
+  }
+  return leader;
+}
+
+std::string NodeCluster::why_not_converged() {
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    if (clients_[i].done_since_heal < kLastOperations || clients_[i].operation != SIZE_MAX) {
+      return fmt::format("client {} has {} answers", i, clients_[i].done_since_heal);
+    }
+  }
+  const size_t leads = leader();
+  if (leads == SIZE_MAX) return "no leader";
+  NodeServer& first = *machines_[leads].server;
+  node::Replica& leading = *first.replica();
+  if (leading.applied() != leading.raft().status().last.index) return first.describe();
+  if (!leading.keyspace().leases(LeaseId(INT64_MIN), 1).empty()) return first.describe() + ": a lease has not ended";
+  // A leader outside the core that a quorum follows may not be reached by all of the core, and no leader that they do
+  // reach comes in its place: then as many as a quorum needs must be even.
+  const bool inside = core_.empty() || core_[leads];
+  size_t even = 0;
+  for (size_t node = 0; node < machines_.size(); ++node) {
+    if (inside && !core_.empty() && !core_[node]) continue;
+    NodeServer* server = machines_[node].server.get();
+    if (server == nullptr || server->replica() == nullptr) {
+      if (inside) return fmt::format("machine {} is down", node);
+      continue;
+    }
+    node::Replica& replica = *server->replica();
+    if (replica.applied() == leading.applied() && replica.keyspace().digest() == leading.keyspace().digest()) {
+      ++even;
+    } else if (inside) {
+      return server->describe() + " differs from " + first.describe();
+    }
+  }
+  if (!inside) return even > machines_.size() / 2 ? "" : fmt::format("{} of {} are even", even, machines_.size());
+  for (const auto& watcher : watchers_) {
+    if (watcher->last() < leading.keyspace().revision().value()) {
+      return fmt::format("a watcher has seen revision {} of {}", watcher->last(), leading.keyspace().revision());
+    }
+  }
+  return {};
+}
+
+}  // namespace conclave::sim

@@ -1,0 +1,95 @@
+// NodeCluster: the servers and clients of one run of the node suite: starts and ends servers with their machines,
+// drives clients that write and read, holders of leases, and watchers of everything; knows when all that is pending is
+// done.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sim/node_check.h"
+#include "sim/node_server.h"
+#include "sim/runner.h"
+#include "sim/world.h"
+
+namespace conclave::sim {
+
+class NodeCluster final : public Host {
+ public:
+  NodeCluster(World& world, const NodeKnobs& knobs, RunResult& result);
+  ~NodeCluster() override;
+  NodeCluster(const NodeCluster&) = delete;
+  NodeCluster& operator=(const NodeCluster&) = delete;
+
+  // Lays out every disk, waits until that is durable, starts every machine. Simulated time passes.
+  void install();
+  void start_clients();
+
+  // --- Host.
+  void on_start(size_t node) override;
+  void on_stop(size_t node) override;
+
+  [[nodiscard]] NodeCheck& check() { return check_; }
+  [[nodiscard]] NodeServer* server(size_t node) { return machines_[node].server.get(); }
+  // From now on clients ask only these, a few times more, then rest; leases are let go.
+  void begin_liveness(const std::vector<bool>& core);
+  [[nodiscard]] std::string why_not_converged();
+  [[nodiscard]] std::string judge_history() const { return check_.judge(operations_); }
+  // Sums counters of servers that end or have ended.
+  void count(RunResult& result);
+
+ private:
+  struct MachineState {
+    Boot boot;
+    std::unique_ptr<NodeServer> server;
+  };
+  struct Client {
+    size_t server = 0;
+    size_t operation = SIZE_MAX;  // under way
+    uint64_t done_since_heal = 0;
+    int refusals = 0;  // in a row
+  };
+  // Grants a lease, keeps it alive for a while, then lets it end or revokes it; and again.
+  struct Holder {
+    LeaseId lease;  // zero: none
+    Duration ttl{};
+    Instant sent{};      // of the request under way
+    uint64_t asked = 0;  // requests so far: an answer to an older one is late
+    int renewals_left = 0;
+    size_t server = 0;
+  };
+  class Watcher;
+
+  void plan_operation(size_t client, Duration after);
+  void begin_operation(size_t client);
+  void take_answer(size_t client, size_t operation, const NodeAnswer& answer);
+  void end_operation(size_t client, NodeOutcome outcome, Duration pause);
+  void plan_holder(size_t holder, Duration after);
+  void act_holder(size_t holder);
+  void take_lease_answer(size_t holder, uint64_t asked, bool grants, const NodeAnswer& answer);
+  void administer();
+  [[nodiscard]] size_t pick_server();
+  // The machine of the leader of the highest term; SIZE_MAX: none.
+  [[nodiscard]] size_t leader();
+  // On the server, after the way there; nothing if it does not run.
+  void call(size_t node, std::function<void(NodeServer&)> what);
+  // On the client, after the way back.
+  NodeServer::Done reply_to(std::function<void(const NodeAnswer&)> take);
+  void note_counters(NodeServer& server);
+
+  World& world_;
+  const NodeKnobs knobs_;
+  RunResult& result_;
+  NodeCheck check_;
+  Random random_;
+  std::vector<MachineState> machines_;
+  std::vector<Client> clients_;
+  std::vector<Holder> holders_;
+  std::vector<std::unique_ptr<Watcher>> watchers_;
+  std::vector<NodeOperation> operations_;
+  std::vector<bool> core_;  // empty before the healing
+  uint64_t values_ = 0;
+  int64_t leases_ = 0;
+};
+
+}  // namespace conclave::sim

@@ -1,0 +1,405 @@
+#include "sim/node_server.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "base/assert.h"
+#include "etcd/rpc.pb.h"
+#include "keyspace/interface.h"
+#include "raft/describe.h"
+
+namespace conclave::sim {
+namespace {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+bool is_verbose = false;
+
+constexpr Duration kRestartAfter = milliseconds(100);
+constexpr Duration kSpaceRetry = milliseconds(100);
+constexpr Duration kQuiet = milliseconds(20);
+// A turn that leaves work behind takes this long.
+constexpr Duration kFullTurn = microseconds(200);
+constexpr uint32_t kWatchUnits = 4096;
+
+node::StorageOptions storage_options(const NodeKnobs& knobs, size_t node) {
+  node::StorageOptions options = knobs.storage;
+  options.owner = {.cluster = kNodeCluster, .node = SimNetwork::id_of(node)};
+  return options;
+}
+
+}  // namespace
+
+NodeServer::NodeServer(World& world, NodeCheck& check, const NodeKnobs& knobs, size_t node, Boot boot)
+    : world_(world), check_(check), knobs_(knobs), node_(node), id_(SimNetwork::id_of(node)), boot_(boot) {}
+
+NodeServer::~NodeServer() {
+  if (is_verbose) say("ends: " + describe());
+  for (Watch& watch : watches_) watch.sink->on_watch_lost();
+}
+
+void NodeServer::set_verbose(bool verbose) {
+  is_verbose = verbose;
+}
+
+void NodeServer::say(const std::string& what) const {
+  const int64_t at = (world_.now() - Scheduler::kStart).count() / 1000;
+  std::fputs(fmt::format("{:>12} {}/{} {}\n", at, id_, boot_, what).c_str(), stderr);
+}
+
+void NodeServer::die() {
+  if (dead_) return;
+  dead_ = true;
+  // When the call that failed is over: what was called before it has happened by then.
+  world_.after_disk(node_, [this] { world_.request_crash(node_, CrashMode::kPowerLoss, kRestartAfter); });
+}
+
+bool NodeServer::survives(const Error& error) {
+  if (is_verbose) say("the disk: " + error.message);
+  if (error.code == ErrorCode::kNoSpace) return true;
+  if (error.code == ErrorCode::kForeign) check_.violate(fmt::format("server {}: its own disk is foreign to it", id_));
+  die();
+  return false;
+}
+
+// --- Starting.
+
+void NodeServer::lay_out(World& world, const NodeKnobs& knobs, size_t node, const Membership& membership) {
+  SimDisk& disk = world.machine(node).disk;
+  // Whoever sets a machine up sees to it that the disk took it.
+  const PerFault<uint32_t> rates = disk.per_million();
+  disk.per_million() = {};
+  auto opened = node::Storage::open(disk, world.machine(node).clock, storage_options(knobs, node));
+  ASSERT_MSG(opened.has_value(), "{}", opened.error().message);
+  opened->storage->add(
+      node::PersistJob{.group = kNodeGroup,
+                       .sequence = WriteSequence(1),
+                       .batch = node::Storage::bootstrap_batch(kNodeGroup, SimNetwork::id_of(node), membership)});
+  std::vector<node::StorageResult> results;
+  const Status worked = opened->storage->work(results);
+  ASSERT_MSG(worked.has_value(), "{}", worked.error().message);
+  disk.per_million() = rates;
+}
+
+void NodeServer::start() {
+  SimDisk& disk = world_.machine(node_).disk;
+  auto opened = node::Storage::open(disk, world_.machine(node_).clock, storage_options(knobs_, node_));
+  if (!opened) {
+    if (survives(opened.error())) die();  // no space to begin with: tried again
+    return;
+  }
+  storage_ = std::move(opened->storage);
+  node::FoundReplica found{.recovered = {.group = kNodeGroup}};
+  const auto at = opened->replicas.find(kNodeGroup);
+  if (at != opened->replicas.end()) {
+    found = std::move(at->second);
+  } else {
+    found.keyspace = std::make_unique<keyspace::Keyspace>();
+  }
+  if (is_verbose) {
+    const wal::Recovery& recovery = opened->recovery;
+    say(fmt::format("starts: {}, term {}, last {}, snapshot {}; {} segments, {} batches{}{}",
+                    to_string(found.recovered.certainty), found.recovered.vote.term,
+                    raft::describe(found.recovered.last), raft::describe(found.recovered.snapshot.last),
+                    recovery.segments, recovery.batches, recovery.created ? ", new" : "",
+                    opened->discarded ? ", discarded: " + opened->discard_reason : ""));
+    for (const wal::Finding& finding : recovery.findings) {
+      say(fmt::format("  segment {} slot {} sectors {}-{}: {}", finding.sequence, finding.slot, finding.from_sector,
+                      finding.to_sector, finding.what));
+    }
+  }
+  if (found.recovered.certainty != Certainty::kCertain && !disk.was_ever_damaged()) {
+    check_.violate(fmt::format("server {}: a sound disk is found {}", id_, to_string(found.recovered.certainty)));
+  }
+  auto shared = std::make_shared<node::FoundReplica>(std::move(found));
+  world_.after_disk(node_, [this, shared] { begin(std::move(*shared)); });
+}
+
+void NodeServer::begin(node::FoundReplica found) {
+  node::ReplicaOptions options = knobs_.replica;
+  options.raft.group = kNodeGroup;
+  options.raft.self = id_;
+  options.raft.boot = boot_;
+  options.raft.seed = world_.decisions().generator("node.seed", id_.value() * 1'000'000 + boot_.value()).next();
+  if (found.keyspace->applied().value() > 0) {
+    check_.note_state(id_.value(), found.keyspace->applied(), found.keyspace->digest());
+  }
+  node::ReplicaWorld& world = *this;
+  replica_ = std::make_unique<node::Replica>(options, std::move(found.recovered), std::move(found.keyspace), world);
+  replica_->set_clients(*this);
+  world_.network().attach(node_, *this, world_.machine(node_).gate);
+  replica_->start(now());
+  turn();
+}
+
+// --- Turns.
+
+void NodeServer::plan_turn(Duration after) {
+  if (turn_planned_ || dead_ || replica_ == nullptr) return;
+  turn_planned_ = true;
+  world_.scheduler().schedule(world_.machine(node_).gate, world_.now() + after, [this] {
+    turn_planned_ = false;
+    turn();
+  });
+}
+
+void NodeServer::turn() {
+  if (dead_) return;
+  replica_->tick(now());
+  replica_->flush(now());
+  if (replaced_) {
+    replaced_ = false;
+    check_.note_state(id_.value(), replica_->applied(), replica_->keyspace().digest());
+  }
+  work_disk();
+  send_watches();
+  bool more = replica_->has_work();
+  if (!replica_->keyspace().is_busy()) more = replica_->keyspace().run_background() || more;
+  if (replica_->keyspace().watches().has_ready()) more = true;
+  if (more) plan_turn(kFullTurn);
+  arm();
+}
+
+void NodeServer::arm() {
+  const Instant deadline = replica_->next_deadline();
+  if (deadline >= deadline_at_) return;
+  world_.cancel(deadline_event_);
+  deadline_at_ = deadline;
+  deadline_event_ = world_.at_local(node_, std::max(deadline, now()), [this] {
+    deadline_at_ = kNever;
+    if (now() >= replica_->next_deadline()) {
+      turn();
+    } else {
+      arm();
+    }
+  });
+}
+
+// --- The disk.
+
+void NodeServer::store(node::StorageJob job) {
+  inbox_.push_back(std::move(job));
+  plan_turn();
+}
+
+void NodeServer::work_disk() {
+  if (disk_busy_ || dead_) return;
+  for (node::StorageJob& job : std::exchange(inbox_, {})) storage_->add(std::move(job));
+  if (!storage_->has_work()) {
+    plan_idle();
+    return;
+  }
+  std::vector<node::StorageResult> results;
+  const Status worked = storage_->work(results);
+  ++works_;
+  if (!worked) {
+    if (!survives(worked.error())) return;
+    disk_busy_ = true;
+    world_.at_local(node_, now() + kSpaceRetry, [this] {
+      disk_busy_ = false;
+      work_disk();
+    });
+  }
+  disk_busy_ = disk_busy_ || worked.has_value();
+  auto shared = std::make_shared<std::vector<node::StorageResult>>(std::move(results));
+  world_.after_disk(node_, [this, shared, done = worked.has_value()] {
+    if (done) disk_busy_ = false;
+    disk_done(std::move(*shared));
+  });
+}
+
+void NodeServer::disk_done(std::vector<node::StorageResult> results) {
+  if (dead_) return;
+  for (node::StorageResult& result : results) replica_->on_storage(now(), std::move(result));
+  work_disk();
+  plan_turn();
+}
+
+void NodeServer::plan_idle() {
+  if (idle_planned_) return;
+  idle_planned_ = true;
+  world_.at_local(node_, now() + kQuiet, [this, works = works_] {
+    idle_planned_ = false;
+    if (dead_ || disk_busy_) return;
+    const Result<bool> more = storage_->idle(works == works_);
+    if (!more) {
+      (void)survives(more.error());
+      return;
+    }
+    disk_busy_ = true;
+    world_.after_disk(node_, [this, again = *more] {
+      disk_busy_ = false;
+      work_disk();
+      if (again || storage_->wants_idle_mark()) plan_idle();
+    });
+  });
+}
+
+// --- The network.
+
+void NodeServer::send(NodeId to, env::Lane lane, std::string frame) {
+  world_.network().endpoint(node_).send(to, lane, std::move(frame));
+}
+
+void NodeServer::on_frame(NodeId from, ByteView frame) {
+  if (dead_) return;
+  replica_->on_frame(now(), from, frame);
+  plan_turn();
+}
+
+void NodeServer::on_link_up(NodeId peer) {
+  if (dead_) return;
+  replica_->on_link_up(now(), peer);
+  plan_turn();
+}
+
+void NodeServer::on_link_broken(NodeId peer) {
+  if (dead_) return;
+  replica_->on_link_broken(now(), peer);
+  plan_turn();
+}
+
+// --- Clients.
+
+node::Ticket NodeServer::ask(Request request) {
+  requests_.emplace(++last_ticket_, std::move(request));
+  plan_turn();
+  return last_ticket_;
+}
+
+void NodeServer::answer(node::Ticket ticket, const NodeAnswer& answer) {
+  const auto request = requests_.extract(ticket);
+  if (request.empty()) {
+    check_.violate(fmt::format("server {}: request {} was answered twice", id_, ticket));
+    return;
+  }
+  request.mapped().done(answer);
+}
+
+void NodeServer::write(const keyspace::CommandHeader& header, const std::string& body, Done done) {
+  if (dead_ || replica_ == nullptr) return;
+  const node::Ticket ticket = ask({.done = std::move(done)});
+  replica_->write(now(), ticket, header, body);
+}
+
+void NodeServer::put(const std::string& key, const std::string& value, Done done) {
+  etcdserverpb::PutRequest request;
+  request.set_key(key);
+  request.set_value(value);
+  write({.kind = keyspace::CommandKind::kPut}, request.SerializeAsString(), std::move(done));
+}
+
+void NodeServer::grant(LeaseId lease, Duration ttl, Done done) {
+  etcdserverpb::LeaseGrantRequest request;
+  request.set_id(lease.value());
+  request.set_ttl(to_milliseconds(ttl) / 1000);
+  write({.kind = keyspace::CommandKind::kLeaseGrant, .lease = lease, .ttl_ms = to_milliseconds(ttl)},
+        request.SerializeAsString(), std::move(done));
+}
+
+void NodeServer::revoke(LeaseId lease, Done done) {
+  etcdserverpb::LeaseRevokeRequest request;
+  request.set_id(lease.value());
+  write({.kind = keyspace::CommandKind::kLeaseRevoke}, request.SerializeAsString(), std::move(done));
+}
+
+void NodeServer::get(const std::string& key, Done done) {
+  if (dead_ || replica_ == nullptr) return;
+  replica_->read(now(), ask({.kind = Request::Kind::kRead, .key = key, .done = std::move(done)}));
+}
+
+void NodeServer::keep_alive(LeaseId lease, Done done) {
+  if (dead_ || replica_ == nullptr) return;
+  replica_->keep_alive(now(), ask({.kind = Request::Kind::kKeepAlive, .done = std::move(done)}), lease);
+}
+
+void NodeServer::transfer() {
+  if (dead_ || replica_ == nullptr) return;
+  (void)replica_->transfer(now(), NodeId());
+  plan_turn();
+}
+
+void NodeServer::on_write_applied(node::Ticket ticket, const keyspace::Reply& reply) {
+  answer(ticket, {.outcome = NodeOutcome::kDone, .revision = reply.revision.value(), .error = reply.error});
+}
+void NodeServer::on_write_refused(node::Ticket ticket, node::RequestRefusal) {
+  answer(ticket, {.outcome = NodeOutcome::kRefused});
+}
+void NodeServer::on_write_unknown(node::Ticket ticket) {
+  answer(ticket, {.outcome = NodeOutcome::kUnknown});
+}
+void NodeServer::on_read_refused(node::Ticket ticket, node::RequestRefusal) {
+  answer(ticket, {.outcome = NodeOutcome::kRefused});
+}
+void NodeServer::on_keep_alive_refused(node::Ticket ticket, node::RequestRefusal) {
+  answer(ticket, {.outcome = NodeOutcome::kRefused});
+}
+void NodeServer::on_kept_alive(node::Ticket ticket, int64_t ttl_ms) {
+  answer(ticket, {.outcome = NodeOutcome::kDone, .ttl_ms = ttl_ms});
+}
+
+void NodeServer::on_read_ready(node::Ticket ticket) {
+  const auto request = requests_.find(ticket);
+  const keyspace::KeyspaceView view(replica_->keyspace());
+  NodeAnswer read{.outcome = NodeOutcome::kDone, .revision = view.revision().value()};
+  if (request != requests_.end()) {
+    if (const auto found = view.get(request->second.key)) {
+      read.value = std::string(found->value);
+      read.mod_revision = found->mod.value();
+    }
+  }
+  answer(ticket, read);
+}
+
+void NodeServer::on_applied(const keyspace::Effects&) {
+  keyspace::Keyspace& keyspace = replica_->keyspace();
+  check_.note_applied(id_.value(), world_.now(), replica_->raft().entry(keyspace.applied()), keyspace);
+}
+
+// --- Watches.
+
+void NodeServer::watch(WatchSink& sink, int64_t from_revision) {
+  if (dead_ || replica_ == nullptr) {
+    sink.on_watch_lost();
+    return;
+  }
+  Watch& watch = watches_.emplace_back(
+      Watch{.sink = &sink, .stream = std::make_unique<keyspace::WatchStream>(replica_->keyspace().watches())});
+  watch.stream->create({.key = ByteView("\0", 1), .range_end = ByteView("\0", 1), .start_revision = from_revision});
+  plan_turn();
+}
+
+void NodeServer::unwatch(WatchSink& sink) {
+  std::erase_if(watches_, [&](const Watch& watch) { return watch.sink == &sink; });
+}
+
+void NodeServer::on_state_replaced() {
+  replaced_ = true;
+  for (Watch& watch : std::exchange(watches_, {})) {
+    watch.stream.reset();
+    watch.sink->on_watch_lost();
+  }
+}
+
+void NodeServer::send_watches() {
+  (void)replica_->keyspace().watches().take_ready();
+  for (Watch& watch : watches_) {
+    uint32_t units = kWatchUnits;
+    keyspace::WatchResponse response;
+    while (watch.stream->next(units, response)) {
+      watch.sink->on_response(response);
+      response = {};
+    }
+  }
+}
+
+std::string NodeServer::describe() const {
+  if (replica_ == nullptr) return fmt::format("{}: starting", id_);
+  return fmt::format("{}: {} applied {} revision {}{}", id_, raft::describe(replica_->raft().status()),
+                     replica_->applied(), replica_->keyspace().revision(),
+                     replica_->is_installing() ? " installing" : "");
+}
+
+}  // namespace conclave::sim

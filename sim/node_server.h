@@ -1,0 +1,157 @@
+// NodeServer: a whole server below the wire in the simulated world: the product's Replica and Storage, driven as the
+// real server drives them. Built at a start of its machine from what the disk holds, gone at its end. What the product
+// gives to threads is given to the world here: turns to its events, disk work to the simulated disk's time.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "keyspace/watch_stream.h"
+#include "node/replica.h"
+#include "node/storage.h"
+#include "sim/node_check.h"
+#include "sim/world.h"
+
+namespace conclave::sim {
+
+inline constexpr GroupId kNodeGroup{1};
+inline constexpr ClusterId kNodeCluster{77};
+
+struct NodeAnswer {
+  NodeOutcome outcome = NodeOutcome::kUnknown;
+  int64_t revision = 0;
+  std::string value;                                   // of a read
+  int64_t mod_revision = 0;                            // of a read
+  int64_t ttl_ms = 0;                                  // of a keep-alive; zero: gone
+  keyspace::ErrorId error = keyspace::ErrorId::kNone;  // of a write applied
+};
+
+// Takes the events of a watch on all keys.
+class WatchSink {
+ public:
+  virtual ~WatchSink() = default;
+  virtual void on_response(const keyspace::WatchResponse& response) = 0;
+  // The stream is gone.
+  virtual void on_watch_lost() = 0;
+};
+
+struct NodeKnobs {
+  node::ReplicaOptions replica;  // identity and seed are set for each start
+  node::StorageOptions storage;
+  uint64_t clients = 8;
+  uint64_t lease_clients = 4;
+  uint64_t watchers = 2;
+  uint64_t keys = 8;
+  uint64_t value_bytes = 8;
+  Duration think_mean = std::chrono::milliseconds(60);
+  Duration operation_timeout = std::chrono::seconds(2);
+  uint64_t read_percent = 40;
+  uint32_t transfer_per_thousand = 0;
+};
+
+class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld, private node::ReplicaClients {
+ public:
+  using Done = std::function<void(const NodeAnswer&)>;
+
+  NodeServer(World& world, NodeCheck& check, const NodeKnobs& knobs, size_t node, Boot boot);
+  ~NodeServer() override;
+
+  // Reads the disk; the replica starts when the disk is done.
+  void start();
+  // Lays out a member of a new cluster on the machine's disk, with no server on it.
+  static void lay_out(World& world, const NodeKnobs& knobs, size_t node, const Membership& membership);
+
+  // --- From the network.
+  void on_frame(NodeId from, ByteView frame) override;
+  void on_link_up(NodeId peer) override;
+  void on_link_broken(NodeId peer) override;
+
+  // --- From clients of this server; answered once, or never if the process ends before.
+  void put(const std::string& key, const std::string& value, Done done);
+  void get(const std::string& key, Done done);
+  void grant(LeaseId lease, Duration ttl, Done done);
+  void revoke(LeaseId lease, Done done);
+  void keep_alive(LeaseId lease, Done done);
+  // All keys from this revision on; ended by unwatch() or by the server.
+  void watch(WatchSink& sink, int64_t from_revision);
+  void unwatch(WatchSink& sink);
+  void transfer();
+
+  // Null until it started.
+  [[nodiscard]] node::Replica* replica() { return replica_.get(); }
+  [[nodiscard]] bool is_dead() const { return dead_; }
+  [[nodiscard]] std::string describe() const;
+  // Says starts, and what was found on the disk, to stderr; set for the whole process.
+  static void set_verbose(bool verbose);
+
+ private:
+  void say(const std::string& what) const;
+  struct Request {
+    enum class Kind : uint8_t { kWrite, kRead, kKeepAlive } kind = Kind::kWrite;
+    std::string key;
+    Done done;
+  };
+  struct Watch {
+    WatchSink* sink = nullptr;
+    std::unique_ptr<keyspace::WatchStream> stream;
+  };
+
+  // node::ReplicaWorld
+  void store(node::StorageJob job) override;
+  void send(NodeId to, env::Lane lane, std::string frame) override;
+  // node::ReplicaClients
+  void on_write_applied(node::Ticket ticket, const keyspace::Reply& reply) override;
+  void on_write_refused(node::Ticket ticket, node::RequestRefusal refusal) override;
+  void on_write_unknown(node::Ticket ticket) override;
+  void on_read_ready(node::Ticket ticket) override;
+  void on_read_refused(node::Ticket ticket, node::RequestRefusal refusal) override;
+  void on_kept_alive(node::Ticket ticket, int64_t ttl_ms) override;
+  void on_keep_alive_refused(node::Ticket ticket, node::RequestRefusal refusal) override;
+  void on_applied(const keyspace::Effects& effects) override;
+  void on_state_replaced() override;
+  void on_role_changed(const raft::Status&) override {}
+
+  [[nodiscard]] Instant now() { return world_.machine(node_).clock.now(); }
+  void die();
+  bool survives(const Error& error);
+  void begin(node::FoundReplica found);
+  void plan_turn(Duration after = {});
+  void turn();
+  void arm();
+  void work_disk();
+  void disk_done(std::vector<node::StorageResult> results);
+  void plan_idle();
+  void send_watches();
+  void answer(node::Ticket ticket, const NodeAnswer& answer);
+  node::Ticket ask(Request request);
+  void write(const keyspace::CommandHeader& header, const std::string& body, Done done);
+
+  World& world_;
+  NodeCheck& check_;
+  const NodeKnobs& knobs_;
+  const size_t node_;
+  const NodeId id_;
+  const Boot boot_;
+  bool dead_ = false;
+
+  std::unique_ptr<node::Storage> storage_;
+  std::vector<node::StorageJob> inbox_;  // for when the disk is free
+  bool disk_busy_ = false;
+  bool idle_planned_ = false;
+  uint64_t works_ = 0;
+  std::unique_ptr<node::Replica> replica_;
+  bool replaced_ = false;  // the state was, and its digest is to be looked at
+
+  bool turn_planned_ = false;
+  EventHandle deadline_event_;
+  Instant deadline_at_ = kNever;
+
+  std::map<node::Ticket, Request> requests_;
+  node::Ticket last_ticket_ = 0;
+  std::vector<Watch> watches_;
+};
+
+}  // namespace conclave::sim

@@ -1,0 +1,127 @@
+#include "sim/node_suite.h"
+
+#include <cstdio>
+
+#include "sim/node_cluster.h"
+#include "sim/raft_knobs.h"
+#include "sim/runner.h"
+
+namespace conclave::sim {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// Faults of the network and of processes, and of disks that are full, slow, or cut off in the middle: what takes or
+// changes acknowledged bytes is not among them yet.
+SwarmLimits limits() {
+  SwarmLimits limits = SwarmLimits::everything();
+  for (size_t i = 0; i < kFaultKinds; ++i) {
+    const auto kind = static_cast<FaultKind>(i);
+    if (destroys_durable_data(kind)) limits.allowed[kind] = false;
+  }
+  // Leases are promised for clocks within the bound.
+  limits.allowed[FaultKind::kDriftBeyondBound] = false;
+  limits.unbounded_percent = 0;
+  return limits;
+}
+
+NodeKnobs draw_node_knobs(const SwarmParameters& parameters) {
+  Random random(parameters.knobs_seed ^ 0x6e6f6465);
+  NodeKnobs knobs;
+  knobs.replica.raft = draw_knobs(parameters).options;
+  knobs.replica.raft.uncommitted_bytes_max = size_t{8192} << random.below(8);
+  knobs.replica.raft.bytes_per_message_max = std::max<size_t>(knobs.replica.raft.bytes_per_message_max, 512);
+  knobs.replica.request_timeout = random.between(milliseconds(2000), Duration(milliseconds(7000)));
+  knobs.replica.forward_retry = random.between(milliseconds(100), Duration(milliseconds(1000)));
+  static constexpr uint32_t kEntries[] = {1, 16, 2048};
+  knobs.replica.entries_per_turn = kEntries[random.below(3)];
+  static constexpr uint64_t kLogBytes[] = {2048, 16'384, 131'072};
+  knobs.replica.snapshot_log_bytes = kLogBytes[random.below(3)];
+  static constexpr size_t kPending[] = {1, 4096, 65'536};
+  knobs.replica.snapshot_bytes_pending_max = kPending[random.below(3)];
+  knobs.storage.segment_bytes = wal::kSegmentBytesMin << (2 * random.below(3));
+  knobs.storage.write_path = random.coin() ? wal::WritePath::kBuffered : wal::WritePath::kDirect;
+  static constexpr size_t kChunks[] = {300, 4096, 65'536};
+  knobs.storage.chunk_bytes = kChunks[random.below(3)];
+  knobs.storage.compress_snapshots = random.coin();
+  knobs.clients = random.between(uint64_t{8}, 24);
+  knobs.think_mean = milliseconds(static_cast<int64_t>(knobs.clients) * 8);
+  knobs.lease_clients = random.below(8);
+  knobs.watchers = 1 + random.below(4);
+  knobs.keys = 1 + random.below(32);
+  knobs.value_bytes = random.chance(1, 4) ? 200 : 8;
+  knobs.operation_timeout = random.between(milliseconds(1000), Duration(milliseconds(8000)));
+  knobs.read_percent = random.between(uint64_t{10}, 80);
+  if (random.chance(2, 3)) knobs.transfer_per_thousand = static_cast<uint32_t>(random.between(uint64_t{10}, 200));
+  return knobs;
+}
+
+std::string describe(const NodeKnobs& knobs) {
+  return fmt::format(" | election={}ms uncommitted={} per-turn={} snapshot={} segment={} chunk={} clients={} leases={}",
+                     to_milliseconds(knobs.replica.raft.election_timeout), knobs.replica.raft.uncommitted_bytes_max,
+                     knobs.replica.entries_per_turn, knobs.replica.snapshot_log_bytes, knobs.storage.segment_bytes,
+                     knobs.storage.chunk_bytes, knobs.clients, knobs.lease_clients);
+}
+
+RunResult run_node(RunContext& context) {
+  RunResult result;
+  SwarmParameters parameters = draw_swarm(context.seed, limits());
+  NodeKnobs knobs = draw_node_knobs(parameters);
+  if (context.setting("calm", 0) != 0) {
+    // What one would run: for measuring speed.
+    parameters = calm_swarm(context.seed, context.setting("nodes", 3));
+    knobs = NodeKnobs();
+    knobs.think_mean = milliseconds(80);
+  }
+  result.parameters = describe(parameters) + describe(knobs);
+  NodeServer::set_verbose(context.verbose);
+  World world(parameters, *context.decisions);
+  NodeCluster cluster(world, knobs, result);
+  Nemesis nemesis(world);
+  cluster.install();
+  cluster.start_clients();
+  const TwoPhases phases{
+      .safety = context.time,
+      .liveness_max = std::max<Duration>(seconds(60), 30 * knobs.replica.raft.election_timeout),
+      .violation = [&] { return cluster.check().violation(); },
+      .on_healed = [&](const std::vector<bool>& core) { cluster.begin_liveness(core); },
+      .has_converged = [&] { return cluster.why_not_converged().empty(); },
+      .excuse = [&] { return cluster.why_not_converged(); },
+  };
+  run_two_phases(world, nemesis, phases, result);
+  result.loaded = std::min(result.simulated, context.time);
+  cluster.count(result);
+  if (!has_enough_load(result)) ++result.counts["runs with less load than a run should have"];
+  if (result.verdict == Verdict::kOk) {
+    result.message = cluster.judge_history();
+    if (!result.message.empty()) result.verdict = Verdict::kSafety;
+  }
+  if (context.verbose) {
+    for (size_t node = 0; node < world.size(); ++node) {
+      NodeServer* server = cluster.server(node);
+      std::fputs(((server == nullptr ? fmt::format("machine {} is down", node) : server->describe()) + "\n").c_str(),
+                 stderr);
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+void add_node_suite() {
+  Suite suite{.name = "node",
+              .description = "whole servers below the wire, their clients, crashes and the network",
+              .run = &run_node};
+  suite.expected = limits().allowed;
+  suite.mark_files = {"src/node/"};
+  // Queues of clients are far above what the clients here fill; damage to disks is not among the faults yet.
+  suite.rare_marks = {"forward_refused",          "lease_ends_held_back_by_rate",
+                      "read_queue_full",          "write_queue_full",
+                      "storage_discarded",        "storage_older_snapshot_serves",
+                      "storage_transfer_was_bad", "storage_snapshot_without_space"};
+  suite.last_seed = 100;
+  add_suite(std::move(suite));
+}
+
+}  // namespace conclave::sim
