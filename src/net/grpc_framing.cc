@@ -1,0 +1,204 @@
+#include "net/grpc_framing.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/assert.h"
+
+namespace conclave::net {
+namespace {
+
+// Above this a message is its own segment; below it, copying is cheaper than the allocation.
+constexpr size_t kSegmentBytes = size_t{16} << 10;
+
+uint32_t load_be32(const char* at) {
+  const auto* bytes = reinterpret_cast<const unsigned char*>(at);
+  return uint32_t{bytes[0]} << 24 | uint32_t{bytes[1]} << 16 | uint32_t{bytes[2]} << 8 | uint32_t{bytes[3]};
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return -1;
+}
+
+}  // namespace
+
+MessageReader::Next MessageReader::check_prefix(const char* prefix, size_t& size) const {
+  if (prefix[0] == 1) return Next::kCompressed;
+  if (prefix[0] != 0) return Next::kMalformed;
+  size = load_be32(prefix + 1);
+  return size > message_bytes_max_ ? Next::kTooLarge : Next::kMessage;
+}
+
+void MessageReader::take(size_t bytes_wanted) {
+  if (partial_.size() >= bytes_wanted) return;
+  const size_t count = std::min(bytes_wanted - partial_.size(), piece_.size());
+  partial_.append(piece_.substr(0, count));
+  piece_.remove_prefix(count);
+}
+
+MessageReader::Next MessageReader::next(ByteView& message) {
+  if (delivered_) {
+    delivered_ = false;
+    // An idle stream keeps no large buffer.
+    if (partial_.capacity() > kSegmentBytes) partial_ = std::string();
+    partial_.clear();
+  }
+  size_t size = 0;
+  if (partial_.empty() && piece_.size() >= kGrpcPrefixBytes) {
+    // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the size is checked above
+    if (const Next bad = check_prefix(piece_.data(), size); bad != Next::kMessage) return bad;
+    if (piece_.size() - kGrpcPrefixBytes >= size) {
+      message = piece_.substr(kGrpcPrefixBytes, size);
+      piece_.remove_prefix(kGrpcPrefixBytes + size);
+      return Next::kMessage;
+    }
+  }
+  take(kGrpcPrefixBytes);
+  if (partial_.size() < kGrpcPrefixBytes) return Next::kMore;
+  if (const Next bad = check_prefix(partial_.data(), size); bad != Next::kMessage) return bad;
+  take(kGrpcPrefixBytes + size);
+  if (partial_.size() < kGrpcPrefixBytes + size) return Next::kMore;
+  message = ByteView(partial_).substr(kGrpcPrefixBytes);
+  delivered_ = true;
+  return Next::kMessage;
+}
+
+void OutboundMessages::add_prefix(std::string& segment, size_t size) {
+  const char prefix[kGrpcPrefixBytes] = {0, static_cast<char>(size >> 24), static_cast<char>(size >> 16),
+                                         static_cast<char>(size >> 8), static_cast<char>(size)};
+  segment.append(prefix, kGrpcPrefixBytes);
+  bytes_ += kGrpcPrefixBytes + size;
+}
+
+std::string& OutboundMessages::open_segment(size_t coming) {
+  if (segments_.size() == first_ || segments_.back().size() + coming > kSegmentBytes) segments_.emplace_back();
+  return segments_.back();
+}
+
+void OutboundMessages::add(std::string&& message) {
+  if (message.size() <= kSegmentBytes) return add(std::string_view(message));
+  ASSERT_CMP(message.size(), <=, size_t{UINT32_MAX});
+  add_prefix(open_segment(kGrpcPrefixBytes), message.size());
+  segments_.push_back(std::move(message));
+}
+
+void OutboundMessages::add(std::string_view message) {
+  ASSERT_CMP(message.size(), <=, size_t{UINT32_MAX});
+  std::string& segment = open_segment(kGrpcPrefixBytes + message.size());
+  if (segment.empty()) segment.reserve(kGrpcPrefixBytes + message.size());
+  add_prefix(segment, message.size());
+  segment.append(message);
+}
+
+void OutboundMessages::take(size_t count, std::string& out) {
+  ASSERT_CMP(count, <=, bytes_);
+  bytes_ -= count;
+  while (count > 0) {
+    std::string& segment = segments_[first_];
+    const size_t piece = std::min(count, segment.size() - offset_);
+    out.append(segment, offset_, piece);
+    offset_ += piece;
+    count -= piece;
+    if (offset_ < segment.size()) break;
+    offset_ = 0;
+    // A used-up segment frees its memory at once; the list of them is cut when it is all used up, or half.
+    segment = std::string();
+    ++first_;
+  }
+  if (bytes_ == 0) {
+    clear();
+  } else if (first_ >= 64 && first_ * 2 >= segments_.size()) {
+    segments_.erase(segments_.begin(), segments_.begin() + static_cast<std::ptrdiff_t>(first_));
+    first_ = 0;
+  }
+}
+
+void OutboundMessages::clear() {
+  segments_.clear();
+  first_ = 0;
+  offset_ = 0;
+  bytes_ = 0;
+}
+
+std::optional<Duration> parse_grpc_timeout(std::string_view text) {
+  if (text.size() < 2 || text.size() > 9) return std::nullopt;
+  int64_t number = 0;
+  for (const char c : text.substr(0, text.size() - 1)) {
+    if (c < '0' || c > '9') return std::nullopt;
+    number = number * 10 + (c - '0');
+  }
+  // Eight digits of hours are 11,000 years and would not fit; nobody waits a year.
+  constexpr Duration kLongest = std::chrono::hours(24 * 366);
+  const auto of = [&](Duration unit) { return number > kLongest / unit ? kLongest : unit * number; };
+  switch (text.back()) {
+    case 'H':
+      return of(std::chrono::hours(1));
+    case 'M':
+      return of(std::chrono::minutes(1));
+    case 'S':
+      return of(std::chrono::seconds(1));
+    case 'm':
+      return of(std::chrono::milliseconds(1));
+    case 'u':
+      return of(std::chrono::microseconds(1));
+    case 'n':
+      return of(std::chrono::nanoseconds(1));
+    default:
+      return std::nullopt;
+  }
+}
+
+std::string format_grpc_timeout(Duration timeout) {
+  struct Unit {
+    int64_t nanoseconds;
+    char letter;
+  };
+  static constexpr std::array<Unit, 6> kUnits = {{{1, 'n'},
+                                                  {1'000, 'u'},
+                                                  {1'000'000, 'm'},
+                                                  {1'000'000'000, 'S'},
+                                                  {60'000'000'000, 'M'},
+                                                  {3'600'000'000'000, 'H'}}};
+  const int64_t nanoseconds = std::max<int64_t>(timeout.count(), 0);
+  for (const Unit& unit : kUnits) {
+    const int64_t number = nanoseconds / unit.nanoseconds + (nanoseconds % unit.nanoseconds != 0 ? 1 : 0);
+    if (number <= 99'999'999) return std::to_string(number) + unit.letter;
+  }
+  UNREACHABLE();  // 63 bits of nanoseconds are 2.6 million hours
+}
+
+std::string percent_encode(std::string_view text) {
+  static constexpr std::string_view kHex = "0123456789ABCDEF";
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte <= 0x7e && c != '%') {
+      out.push_back(c);
+    } else {
+      out.push_back('%');
+      out.push_back(kHex[byte >> 4]);
+      out.push_back(kHex[byte & 15]);
+    }
+  }
+  return out;
+}
+
+std::string percent_decode(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 && hex_digit(text[i + 2]) >= 0) {
+      out.push_back(static_cast<char>(hex_digit(text[i + 1]) * 16 + hex_digit(text[i + 2])));
+      i += 2;
+    } else {
+      out.push_back(text[i]);
+    }
+  }
+  return out;
+}
+
+}  // namespace conclave::net

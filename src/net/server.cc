@@ -1,0 +1,283 @@
+// Connections of the server: which protocol they speak, their output, when they are read and when they end. The
+// protocols are in http2_server.cc and http1_server.cc.
+#include "net/server.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "base/assert.h"
+#include "base/mark.h"
+#include "net/protocol.h"
+#include "net/tcp.h"
+
+namespace conclave::net {
+namespace {
+
+constexpr std::string_view kHttp2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+// Given to the kernel at once, and in one turn: one fast reader does not hold up the others.
+constexpr size_t kPumpBytes = size_t{256} << 10;
+constexpr size_t kFlushBytesMax = size_t{1} << 20;
+// While the socket takes no more and this much waits for it, nothing more is read from it.
+constexpr size_t kUnsentBytesMax = size_t{8} << 20;
+// For the first bytes that tell the protocol.
+constexpr Duration kHelloPatience = std::chrono::seconds(10);
+// A connection that we end is read on this long: closing at once would reset it, and our last words would be lost.
+constexpr Duration kLingerPatience = std::chrono::seconds(1);
+
+class TcpServer;
+
+class Connection final : public TcpEvents, public ProtocolHost {
+ public:
+  Connection(TcpServer& server, std::unique_ptr<TcpSocket> socket);
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection() override;
+
+  void on_bytes(ByteView bytes) override;
+  void on_writable() override { touch(); }
+  void on_closed(TcpEnd) override;
+  void touch() override;
+
+  void start() { socket_->read_next(); }
+  // Returns true if there is more to send now.
+  bool flush();
+  void drain();
+  void watch_patience();
+
+  size_t place = 0;  // in the server's list
+  bool is_touched = false;
+
+ private:
+  void tell_protocol();
+  bool send_output();
+  void close();
+
+  TcpServer& server_;
+  std::unique_ptr<TcpSocket> socket_;
+  std::unique_ptr<Protocol> protocol_;  // null until the first bytes told
+  std::string first_bytes_;
+  std::string unsent_;  // given by the protocol and not taken by the kernel
+  Instant silent_until_;
+  TimerId timer_ = 0;
+  Instant timer_at_ = kNever;
+  bool lingering_ = false;
+  bool closed_ = false;
+  bool draining_ = false;
+};
+
+class TcpServer final : public Server {
+ public:
+  TcpServer(Loop& loop, Service& service, ServerOptions options)
+      : loop_(loop), service_(service), options_(std::move(options)) {}
+  TcpServer(const TcpServer&) = delete;
+  TcpServer& operator=(const TcpServer&) = delete;
+  ~TcpServer() override {
+    listener_.reset();
+    connections_.clear();
+  }
+
+  Status open() {
+    ASSIGN_OR_RETURN(listener_,
+                     TcpListener::listen(loop_, options_.address, options_.port,
+                                         [this](std::unique_ptr<TcpSocket> socket) { accept(std::move(socket)); }));
+    port_ = listener_->port();
+    return {};
+  }
+
+  [[nodiscard]] uint16_t port() const override { return port_; }
+  [[nodiscard]] size_t connections() const override { return connections_.size(); }
+
+  void flush() override {
+    if (touched_.empty() && ended_.empty()) return;
+    std::swap(touched_, flushing_);
+    for (Connection* connection : flushing_) {
+      connection->is_touched = false;
+      if (connection->flush()) connection->touch();
+    }
+    flushing_.clear();
+    for (const auto& connection : ended_) {
+      if (connection->is_touched) std::erase(touched_, connection.get());
+    }
+    ended_.clear();
+    // Handlers that were told of room sent more, or there was more than one turn's share.
+    if (!touched_.empty()) loop_.post([] {});
+  }
+
+  void drain() override {
+    listener_.reset();
+    for (const auto& connection : connections_) connection->drain();
+  }
+
+  Loop& loop() { return loop_; }
+  Service& service() { return service_; }
+  const ServerOptions& options() { return options_; }
+  HeldBytes& held() { return held_; }
+  std::string& scratch() { return scratch_; }
+  void note_touched(Connection& connection) { touched_.push_back(&connection); }
+  // Destroyed at the end of flush(): its functions may be running.
+  void note_ended(Connection& connection) {
+    const size_t place = connection.place;
+    ended_.push_back(std::move(connections_[place]));
+    if (place + 1 < connections_.size()) {
+      connections_[place] = std::move(connections_.back());
+      connections_[place]->place = place;
+    }
+    connections_.pop_back();
+  }
+
+ private:
+  void accept(std::unique_ptr<TcpSocket> socket) {
+    if (connections_.size() >= options_.connections_max) {
+      REACHED(net_connections_full);
+      return;  // destroys, and so closes it
+    }
+    connections_.push_back(std::make_unique<Connection>(*this, std::move(socket)));
+    connections_.back()->place = connections_.size() - 1;
+    connections_.back()->start();
+  }
+
+  Loop& loop_;
+  Service& service_;
+  const ServerOptions options_;
+  std::unique_ptr<TcpListener> listener_;
+  uint16_t port_ = 0;
+  HeldBytes held_;
+  std::vector<std::unique_ptr<Connection>> connections_;
+  std::vector<std::unique_ptr<Connection>> ended_;
+  std::vector<Connection*> touched_;
+  std::vector<Connection*> flushing_;
+  std::string scratch_;
+};
+
+Connection::Connection(TcpServer& server, std::unique_ptr<TcpSocket> socket)
+    : server_(server), socket_(std::move(socket)), silent_until_(server.loop().now() + kHelloPatience) {
+  socket_->set_events(*this);
+  watch_patience();
+}
+
+Connection::~Connection() {
+  server_.loop().cancel(timer_);
+  if (protocol_) protocol_->end();
+}
+
+void Connection::touch() {
+  if (is_touched) return;
+  is_touched = true;
+  server_.note_touched(*this);
+}
+
+void Connection::on_bytes(ByteView bytes) {
+  touch();  // to be read on
+  if (lingering_) return;
+  if (protocol_) return protocol_->on_bytes(bytes);
+  first_bytes_.append(bytes);
+  tell_protocol();
+}
+
+void Connection::tell_protocol() {
+  const size_t compared = std::min(first_bytes_.size(), kHttp2Preface.size());
+  if (kHttp2Preface.substr(0, compared) != std::string_view(first_bytes_).substr(0, compared)) {
+    protocol_ = make_http1_protocol(*this, server_.loop(), server_.service());
+  } else if (compared == kHttp2Preface.size()) {
+    protocol_ = make_http2_protocol(*this, server_.loop(), server_.service(), server_.options(), server_.held());
+  } else {
+    return;
+  }
+  const std::string bytes = std::exchange(first_bytes_, {});
+  if (draining_) protocol_->drain();
+  protocol_->on_bytes(bytes);
+}
+
+void Connection::on_closed(TcpEnd) {
+  close();
+}
+
+void Connection::close() {
+  if (std::exchange(closed_, true)) return;
+  socket_->close();
+  if (protocol_) protocol_->end();
+  server_.note_ended(*this);
+}
+
+void Connection::drain() {
+  draining_ = true;
+  if (protocol_) {
+    protocol_->drain();
+  } else {
+    close();
+  }
+}
+
+// One timer, moved only when it rings: a patience that grew while it ran costs nothing.
+void Connection::watch_patience() {
+  Instant until = silent_until_;
+  if (protocol_ && !lingering_) until = protocol_->patience();
+  if (until >= timer_at_) return;
+  server_.loop().cancel(timer_);
+  timer_at_ = until;
+  timer_ = server_.loop().call_at(until, [this] {
+    timer_ = 0;
+    timer_at_ = kNever;
+    const Instant still = protocol_ && !lingering_ ? protocol_->patience() : silent_until_;
+    if (still <= server_.loop().now()) {
+      REACHED(net_patience_ended);
+      close();
+    } else {
+      watch_patience();
+    }
+  });
+}
+
+bool Connection::send_output() {
+  size_t flushed = 0;
+  if (!unsent_.empty()) {
+    const ByteView piece = unsent_;
+    const size_t taken = socket_->write({&piece, 1});
+    unsent_.erase(0, taken);
+    if (!unsent_.empty()) return false;
+    if (unsent_.capacity() > kPumpBytes) unsent_ = std::string();
+    flushed = taken;
+  }
+  std::string& scratch = server_.scratch();
+  while (protocol_ && flushed < kFlushBytesMax) {
+    scratch.clear();
+    protocol_->pump(scratch, kPumpBytes);
+    if (scratch.empty() || closed_) return false;
+    const ByteView piece = scratch;
+    const size_t taken = socket_->write({&piece, 1});
+    flushed += taken;
+    if (taken < piece.size()) {
+      unsent_.assign(piece.substr(taken));
+      return false;
+    }
+    if (piece.size() < kPumpBytes) return false;  // that was all, but for what on_drained() added: touched again
+  }
+  return flushed >= kFlushBytesMax;
+}
+
+bool Connection::flush() {
+  if (closed_) return false;
+  const bool more = send_output();
+  if (closed_) return false;
+  if (protocol_ && protocol_->is_over() && unsent_.empty() && !more && !lingering_) {
+    lingering_ = true;
+    silent_until_ = server_.loop().now() + kLingerPatience;
+    socket_->end_writing();
+  }
+  watch_patience();
+  // Reading stops while the socket is what is slow; it goes on when the socket drains (on_writable, then here).
+  const bool full = !unsent_.empty() && unsent_.size() + (protocol_ ? protocol_->queued_bytes() : 0) > kUnsentBytesMax;
+  if (!full) socket_->read_next();
+  return more;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::listen(Loop& loop, Service& service, const ServerOptions& options) {
+  auto server = std::make_unique<TcpServer>(loop, service, options);
+  RETURN_IF_ERROR(server->open());
+  return server;
+}
+
+}  // namespace conclave::net

@@ -1,0 +1,94 @@
+// Server: one listening address that speaks gRPC over HTTP/2 without TLS and, told apart by the first bytes, HTTP/1.1
+// for /health, /metrics and /version. Frames calls; knows no method. All on the loop's thread; what handlers send in a
+// turn leaves at its end.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/time.h"
+#include "net/grpc.h"
+#include "net/loop.h"
+
+namespace conclave::net {
+
+// One call, as its handler sees it. Good until finish() was called or the handler's on_cancel() returned.
+class ServerCall {
+ public:
+  virtual ~ServerCall() = default;
+  [[nodiscard]] virtual std::string_view path() const = 0;  // "/etcdserverpb.KV/Put"
+  // A request header's value, empty if there is none. Names in lower case.
+  [[nodiscard]] virtual std::string_view header(std::string_view name) const = 0;
+  // From grpc-timeout; kNever if the client gave none. The server itself cancels the call then.
+  [[nodiscard]] virtual Instant deadline() const = 0;
+  // Queues one serialised message.
+  virtual void send(std::string message) = 0;
+  // Ends the call. Nothing after it; the handler is destroyed in a later step of the loop.
+  virtual void finish(const GrpcStatus& status) = 0;
+  // Sent, and not yet taken by the connection: a handler that streams stops at a bound of its own and goes on in
+  // on_drained().
+  [[nodiscard]] virtual size_t queued_bytes() const = 0;
+};
+
+// The far end of a call: made per call by Service::open, destroyed by the server after finish() or on_cancel().
+class CallHandler {
+ public:
+  virtual ~CallHandler() = default;
+  // A whole message; the view is good during the call.
+  virtual void on_message(ByteView message) = 0;
+  // The client sends no more.
+  virtual void on_half_close() = 0;
+  // Reset by the client, past its deadline, or the connection is gone. ServerCall must not be used afterwards.
+  virtual void on_cancel() = 0;
+  // queued_bytes() fell below 64 KiB after having been above.
+  virtual void on_drained() {}
+};
+
+struct HttpRequest {
+  std::string method;
+  std::string target;  // path and query as sent
+  std::string body;
+};
+struct HttpResponse {
+  int status = 200;
+  std::string content_type = "text/plain; charset=utf-8";
+  std::string body;
+};
+
+class Service {
+ public:
+  virtual ~Service() = default;
+  // Null: no such method; the server answers UNIMPLEMENTED.
+  [[nodiscard]] virtual std::unique_ptr<CallHandler> open(ServerCall& call) = 0;
+  // HTTP/1.1. `answer` is called once, now or later, on the loop's thread; calling it after the connection is gone does
+  // nothing.
+  virtual void on_http(const HttpRequest& request, std::function<void(HttpResponse)> answer) = 0;
+};
+
+struct ServerOptions {
+  std::string address = "127.0.0.1";  // as the host's resolver takes it
+  uint16_t port = 0;                  // 0: a free one
+  size_t connections_max = 10'000;
+  uint32_t streams_per_connection_max = 10'000;
+};
+
+class Server {
+ public:
+  // Binds and listens; calls come while the loop runs.
+  [[nodiscard]] static Result<std::unique_ptr<Server>> listen(Loop& loop, Service& service,
+                                                              const ServerOptions& options);
+  virtual ~Server() = default;
+  [[nodiscard]] virtual uint16_t port() const = 0;
+  // Sends what the turn queued, on all connections. The wiring calls it as the last end of each turn.
+  virtual void flush() = 0;
+  // No new connections; GOAWAY on all; what is in flight may finish.
+  virtual void drain() = 0;
+  [[nodiscard]] virtual size_t connections() const = 0;
+};
+
+}  // namespace conclave::net

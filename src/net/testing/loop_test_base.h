@@ -1,0 +1,48 @@
+// For the tests of net: a loop that runs in the test's thread until something has come true, with a limit in time.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "env/posix/clock.h"
+#include "net/loop.h"
+
+namespace conclave::net {
+
+class LoopTest : public testing::Test {
+ protected:
+  LoopTest() {
+    // Asked after all turn ends.
+    loop.set_deadline([this] {
+      if (until_ && until_()) loop.stop();
+      return kNever;
+    });
+  }
+
+  // False: the limit passed first.
+  [[nodiscard]] bool run_until(std::function<bool()> condition, Duration limit = std::chrono::seconds(20)) {
+    bool late = false;
+    const TimerId timer = loop.call_at(clock.now() + limit, [&] {
+      late = true;
+      loop.stop();
+    });
+    until_ = std::move(condition);
+    loop.post([] {});
+    loop.run();
+    until_ = nullptr;
+    loop.cancel(timer);
+    return !late;
+  }
+  void run_for(Duration time) {
+    (void)run_until([] { return false; }, time);
+  }
+
+  env::PosixClock clock;
+  Loop loop{clock};
+
+ private:
+  std::function<bool()> until_;
+};
+
+}  // namespace conclave::net
