@@ -1,0 +1,93 @@
+#include "api/call.h"
+
+#include <utility>
+
+#include "base/assert.h"
+
+namespace conclave::api {
+
+Call::Call(Context& context, net::ServerCall& wire, Method method) : context_(context), wire_(&wire), method_(method) {
+  ++context_.metrics().calls_open;
+}
+
+Call::~Call() {
+  // net destroys a handler that it told of the end, or that told it.
+  ASSERT(wire_ == nullptr);
+}
+
+void Call::on_cancel() {
+  if (wire_ == nullptr) return;
+  ++context_.metrics().calls_cancelled;
+  --context_.metrics().calls_open;
+  on_cancelled();
+  wire_ = nullptr;
+  on_closed();
+}
+
+void Call::finish(const net::GrpcStatus& status) {
+  ASSERT(wire_ != nullptr);
+  context_.metrics().count(method_, status.code);
+  --context_.metrics().calls_open;
+  std::exchange(wire_, nullptr)->finish(status);
+  on_closed();
+}
+
+void Call::answer(std::string message) {
+  wire_->send(std::move(message));
+  finish({});
+}
+
+void UnaryCall::on_message(ByteView message) {
+  if (std::exchange(asked_, true) || !is_open()) return;
+  if (!context().has_leader() && requires_leader()) {
+    fail(keyspace::ErrorId::kNoLeader);
+    return;
+  }
+  on_request(message);
+}
+
+void UnaryCall::on_half_close() {
+  // gRPC's word for the wrong number of requests.
+  if (!asked_ && is_open()) fail(keyspace::GrpcCode::kUnimplemented, "the call ended without a request");
+}
+
+void UnaryCall::on_applied(node::Ticket, const keyspace::Reply& reply) {
+  ticket_ = 0;
+  applied(reply);
+}
+
+void UnaryCall::on_ready(node::Ticket) {
+  ticket_ = 0;
+  ready();
+}
+
+void UnaryCall::on_refused(node::Ticket, keyspace::ErrorId error) {
+  ticket_ = 0;
+  refused(error);
+}
+
+void UnaryCall::applied(const keyspace::Reply&) {
+  UNREACHABLE();
+}
+
+void UnaryCall::ready() {
+  UNREACHABLE();
+}
+
+void UnaryCall::on_closed() {
+  context().forget(std::exchange(ticket_, 0));
+}
+
+void UnaryCall::write(const keyspace::CommandHeader& header, ByteView body) {
+  ASSERT(ticket_ == 0);
+  ticket_ = context().issue(*this);
+  context().write(ticket_, header, body);
+}
+
+void UnaryCall::read() {
+  ASSERT(ticket_ == 0);
+  ticket_ = context().issue(*this);
+  context().read(ticket_);
+}
+
+}  // namespace conclave::api

@@ -1,0 +1,204 @@
+// What all calls of one service share: the replica and who waits for which of its tickets, who works on in slices, who
+// is called at a time, and the head of every response. Owns no call; each takes itself out of here before it ends.
+//
+// All on the loop's thread, within one turn: calls come from net, answers from within the replica's flush(), then
+// turn_end(). Of the replica only write(), read(), keep_alive() and what is const are used, and transfer() from
+// turn_end().
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "api/limits.h"
+#include "api/metrics.h"
+#include "api/options.h"
+#include "api/stream_pump.h"
+#include "base/random.h"
+#include "env/clock.h"
+#include "keyspace/keyspace.h"
+#include "node/replica.h"
+
+namespace conclave::api {
+
+// Hears what became of its tickets: each is answered once, possibly before the function that asked returns.
+class Waiter {
+ public:
+  virtual ~Waiter() = default;
+  // The keyspace is as it is right after the entry.
+  virtual void on_applied(node::Ticket ticket, const keyspace::Reply& reply);
+  // The keyspace includes everything acknowledged before the read was asked for.
+  virtual void on_ready(node::Ticket ticket);
+  virtual void on_kept_alive(node::Ticket ticket, int64_t ttl_ms);
+  // Not done; or, of a write that timed out (kTimeout), not known.
+  virtual void on_refused(node::Ticket ticket, keyspace::ErrorId error) = 0;
+};
+
+// Work that goes on in slices at the ends of turns.
+class Job {
+ public:
+  virtual ~Job() = default;
+  // True: done, and not called again. `units` is reduced by the work.
+  virtual bool run(uint32_t& units) = 0;
+
+ private:
+  friend class Context;
+  std::optional<std::list<Job*>::iterator> place_;
+};
+
+// Called at a time, at the end of a turn.
+class Timed {
+ public:
+  virtual ~Timed() = default;
+  virtual void on_time(Instant now) = 0;
+
+ private:
+  friend class Context;
+  std::optional<std::pair<Instant, uint64_t>> timer_;
+};
+
+// Those who hear of something, in the order they began to. One of them may leave while it is told.
+template <class Listener>
+class Listeners {
+ public:
+  void add(Listener& listener) {
+    listener.place_ = ++last_;
+    all_.emplace(last_, &listener);
+  }
+  // May not be among them.
+  void remove(Listener& listener) { all_.erase(std::exchange(listener.place_, 0)); }
+  template <class Tell>
+  void tell(Tell tell) {
+    for (auto at = all_.begin(); at != all_.end();) {
+      const uint64_t place = at->first;
+      tell(*at->second);
+      at = all_.upper_bound(place);
+    }
+  }
+
+ private:
+  std::map<uint64_t, Listener*> all_;
+  uint64_t last_ = 0;
+};
+
+// Hears of changes of leader, role and term.
+class RoleListener {
+ public:
+  virtual ~RoleListener() = default;
+  virtual void on_role_changed() = 0;
+
+ private:
+  friend class Listeners<RoleListener>;
+  uint64_t place_ = 0;
+};
+
+// Refers to the keyspace between turns, and must let go of it before the call returns: another takes its place.
+class StateUser {
+ public:
+  virtual ~StateUser() = default;
+  virtual void on_state_replaced() = 0;
+
+ private:
+  friend class Listeners<StateUser>;
+  uint64_t place_ = 0;
+};
+
+class Context {
+ public:
+  Context(ServiceOptions options, node::Replica& replica, env::Clock& clock);
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  [[nodiscard]] const ServiceOptions& options() const { return options_; }
+  [[nodiscard]] Instant now() { return clock_.now(); }
+  [[nodiscard]] const node::Replica& replica() const { return replica_; }
+  [[nodiscard]] node::Replica& operated_replica() { return replica_; }
+  [[nodiscard]] keyspace::Keyspace& keyspace() { return replica_.keyspace(); }
+  [[nodiscard]] const raft::Status& role() const { return role_; }
+  [[nodiscard]] bool has_leader() const { return role_.leader.is_set(); }
+  [[nodiscard]] bool is_leader() const { return role_.leader == options_.self && has_leader(); }
+  [[nodiscard]] Metrics& metrics() { return metrics_; }
+  [[nodiscard]] StreamPump& streams() { return streams_; }
+
+  // ---- Tickets: issued first, so that an answer from within the asking finds who waits ----
+  [[nodiscard]] node::Ticket issue(Waiter& waiter);
+  // Whatever the answer will be, nobody waits for it. A write may still happen.
+  void forget(node::Ticket ticket);
+  // Who waits for it, and no longer does; null if forgotten.
+  [[nodiscard]] Waiter* redeem(node::Ticket ticket);
+  void write(node::Ticket ticket, const keyspace::CommandHeader& header, ByteView body) {
+    replica_.write(now(), ticket, header, body);
+  }
+  void read(node::Ticket ticket) { replica_.read(now(), ticket); }
+  void keep_alive(node::Ticket ticket, LeaseId lease) { replica_.keep_alive(now(), ticket, lease); }
+  [[nodiscard]] size_t tickets_out() const { return slots_.size() - free_slots_.size(); }
+
+  // ---- Responses: field 1, the header, then `body` ----
+  [[nodiscard]] std::string response(Revision revision, ByteView body = {}) const;
+  [[nodiscard]] std::string response() { return response(keyspace().revision()); }
+  void append_header(Revision revision, std::string& out) const;
+
+  // ---- Leases ----
+  [[nodiscard]] LeaseId choose_lease();
+  // What etcd raises a TTL to: one and a half election timeouts, in whole seconds.
+  [[nodiscard]] int64_t ttl_seconds_min() const;
+
+  // ---- Work and time ----
+  // For reads begun at once: what this turn has left.
+  [[nodiscard]] uint32_t& read_units() { return read_units_; }
+  void start_job(Job& job);
+  void stop_job(Job& job);
+  // One time for each; an earlier one is replaced.
+  void set_timer(Timed& timed, Instant at);
+  void stop_timer(Timed& timed);
+  [[nodiscard]] Listeners<RoleListener>& role_listeners() { return role_listeners_; }
+  [[nodiscard]] Listeners<StateUser>& state_users() { return state_users_; }
+  // What was asked of the replica within turn_end() goes out with the next turn, which is to come at once.
+  void request_turn() { turn_requested_ = true; }
+  // Without a leader since then; kNever with one.
+  [[nodiscard]] Instant leaderless_since() const { return leaderless_since_; }
+
+  void on_role_changed(const raft::Status& status);
+  void on_state_replaced();
+  void turn_end(Instant now);
+  [[nodiscard]] Instant next_deadline() const;
+  [[nodiscard]] bool has_work() const {
+    return turn_requested_ || !jobs_.empty() || background_ || streams_.has_work();
+  }
+
+ private:
+  struct Slot {
+    Waiter* waiter = nullptr;
+    uint32_t generation = 1;
+  };
+  void run_jobs();
+
+  ServiceOptions options_;
+  node::Replica& replica_;
+  env::Clock& clock_;
+  Random random_;
+  raft::Status role_;
+  Instant leaderless_since_ = kNever;
+  std::string header_head_;  // cluster and member, encoded
+  Metrics metrics_;
+  StreamPump streams_;
+
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> free_slots_;
+
+  uint32_t read_units_ = kReadUnitsPerTurn;
+  bool background_ = false;
+  bool turn_requested_ = false;
+  std::list<Job*> jobs_;
+  std::map<std::pair<Instant, uint64_t>, Timed*> timers_;
+  Listeners<RoleListener> role_listeners_;
+  Listeners<StateUser> state_users_;
+  uint64_t serial_ = 0;
+};
+
+}  // namespace conclave::api

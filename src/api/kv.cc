@@ -1,0 +1,184 @@
+#include "api/kv.h"
+
+#include "base/assert.h"
+#include "base/mark.h"
+#include "keyspace/validate.h"
+
+namespace conclave::api {
+namespace {
+
+using keyspace::CommandKind;
+using keyspace::ErrorId;
+
+// Put, DeleteRange and Txn.
+class WriteCall : public UnaryCall {
+ public:
+  WriteCall(Context& context, net::ServerCall& wire, Method method, CommandKind kind)
+      : UnaryCall(context, wire, method), kind_(kind) {}
+
+ protected:
+  void on_request(ByteView message) override {
+    std::string storage;
+    ByteView canonical;
+    const ErrorId error = keyspace::normalise(kind_, message, storage, canonical);
+    if (error != ErrorId::kNone) {
+      fail(error);
+    } else if (canonical.size() > kRequestBytesMax) {
+      fail(ErrorId::kRequestTooLarge);
+    } else {
+      accepted(canonical);
+      write({.kind = kind_}, canonical);
+    }
+  }
+  virtual void accepted(ByteView) {}
+  void applied(const keyspace::Reply& reply) override {
+    if (reply.error != ErrorId::kNone) {
+      fail(reply.error);
+    } else {
+      answer(context().response(reply.revision, reply.body));
+    }
+  }
+
+ private:
+  CommandKind kind_;
+};
+
+// With `physical` it waits until what was compacted is freed here.
+class CompactCall final : public WriteCall, public Job {
+ public:
+  CompactCall(Context& context, net::ServerCall& wire, Method method)
+      : WriteCall(context, wire, method, CommandKind::kCompact) {}
+  bool run(uint32_t&) override {
+    if (context().keyspace().store().has_garbage()) return false;
+    answer(context().response());
+    return true;
+  }
+
+ protected:
+  void accepted(ByteView canonical) override {
+    keyspace::CompactionRequest request;
+    physical_ = keyspace::parse(canonical, request) == ErrorId::kNone && request.physical;
+  }
+  void applied(const keyspace::Reply& reply) override {
+    if (reply.error == ErrorId::kNone && physical_ && context().keyspace().store().has_garbage()) {
+      REACHED(compaction_waited_for);
+      context().start_job(*this);
+    } else {
+      WriteCall::applied(reply);
+    }
+  }
+  void on_closed() override {
+    context().stop_job(*this);
+    WriteCall::on_closed();
+  }
+
+ private:
+  bool physical_ = false;
+};
+
+class RangeCall final : public UnaryCall, public RangeWork::Owner {
+ public:
+  RangeCall(Context& context, net::ServerCall& wire, Method method)
+      : UnaryCall(context, wire, method), work_(context, *this) {}
+  void on_range(std::string message, Revision) override { answer(std::move(message)); }
+  void on_range_refused(ErrorId error) override { fail(error); }
+
+ protected:
+  void on_request(ByteView message) override {
+    // The request is a view of these bytes for as long as the read takes.
+    bytes_.assign(message);
+    ErrorId error = keyspace::parse_and_validate(bytes_, request_);
+    if (error == ErrorId::kMalformed) {
+      std::string storage;
+      ByteView canonical;
+      error = keyspace::normalise_range(message, storage, canonical);
+      if (error == ErrorId::kNone) {
+        bytes_.assign(canonical);
+        error = keyspace::parse_and_validate(bytes_, request_);
+      }
+    }
+    if (error != ErrorId::kNone) {
+      fail(error);
+    } else if (request_.serializable) {
+      work_.start(request_);
+    } else {
+      read();
+    }
+  }
+  void ready() override { work_.start(request_); }
+  void on_closed() override {
+    work_.stop();
+    UnaryCall::on_closed();
+  }
+
+ private:
+  std::string bytes_;
+  keyspace::RangeRequest request_;
+  RangeWork work_;
+};
+
+}  // namespace
+
+void RangeWork::start(const keyspace::RangeRequest& request) {
+  keyspace::Keyspace& keyspace = context_.keyspace();
+  read_.emplace();
+  const ErrorId error = read_->begin(keyspace.store(), request);
+  if (error != ErrorId::kNone) {
+    owner_.on_range_refused(error);
+    return;
+  }
+  // etcd names the newest revision even when an older one was read. Where the newest was read it must be that one: a
+  // client watches from the next.
+  revision_ = keyspace.revision();
+  term_ = context_.role().term;
+  message_ = context_.response(revision_);
+  header_bytes_ = message_.size();
+  if (run(context_.read_units())) return;
+  REACHED(range_in_slices);
+  context_.start_job(*this);
+  context_.state_users().add(*this);
+}
+
+void RangeWork::stop() {
+  context_.stop_job(*this);
+  context_.state_users().remove(*this);
+  read_.reset();
+}
+
+bool RangeWork::run(uint32_t& units) {
+  const bool done = read_->step(units, message_);
+  if (!done && message_.size() <= kRangeBytesMax) return false;
+  stop();
+  if (!done) {
+    owner_.on_range_refused(ErrorId::kRequestTooLarge);
+    return true;
+  }
+  if (term_ != context_.role().term) message_.replace(0, header_bytes_, context_.response(revision_));
+  owner_.on_range(std::move(message_), revision_);
+  return true;
+}
+
+void RangeWork::on_state_replaced() {
+  stop();
+  // A client may ask again: nothing happened.
+  owner_.on_range_refused(ErrorId::kLeaderChanged);
+}
+
+std::unique_ptr<net::CallHandler> make_kv_call(Context& context, net::ServerCall& wire, Method method) {
+  switch (method) {
+    case Method::kRange:
+      return std::make_unique<RangeCall>(context, wire, method);
+    case Method::kPut:
+      return std::make_unique<WriteCall>(context, wire, method, CommandKind::kPut);
+    case Method::kDeleteRange:
+      return std::make_unique<WriteCall>(context, wire, method, CommandKind::kDeleteRange);
+    case Method::kTxn:
+      return std::make_unique<WriteCall>(context, wire, method, CommandKind::kTxn);
+    case Method::kCompact:
+      return std::make_unique<CompactCall>(context, wire, method);
+    default:
+      UNREACHABLE();
+  }
+}
+
+}  // namespace conclave::api

@@ -1,0 +1,284 @@
+#include "api/testing/cluster.h"
+
+namespace conclave::api {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::Cluster;
+using testing::FakeCall;
+
+class KvTest : public ::testing::Test {
+ protected:
+  KvTest() { cluster_.elect(); }
+  template <class Request>
+  std::string outcome(const std::string& method, const Request& request) {
+    return cluster_.call("/etcdserverpb.KV/" + method, request)->outcome();
+  }
+  Cluster cluster_;
+};
+
+TEST_F(KvTest, EveryAnswerHasItsHeader) {
+  EXPECT_EQ(cluster_.put("a", "1"), 2);
+  EXPECT_EQ(cluster_.put("b", "2"), 3);
+  const etcdserverpb::RangeResponse range = cluster_.get("a");
+  EXPECT_EQ(range.header().cluster_id(), 0xc1U);
+  EXPECT_EQ(range.header().member_id(), 1U);
+  EXPECT_EQ(range.header().revision(), 3);
+  EXPECT_EQ(range.header().raft_term(), cluster_.server().replica->raft().status().term.value());
+  ASSERT_EQ(range.kvs_size(), 1);
+  EXPECT_EQ(range.kvs(0).value(), "1");
+  EXPECT_EQ(range.kvs(0).create_revision(), 2);
+  EXPECT_EQ(range.count(), 1);
+}
+
+TEST_F(KvTest, PutDeleteAndTheirPreviousValues) {
+  etcdserverpb::PutRequest put;
+  put.set_key("k");
+  put.set_value("one");
+  put.set_prev_kv(true);
+  EXPECT_FALSE(cluster_.call("/etcdserverpb.KV/Put", put)->answer<etcdserverpb::PutResponse>().has_prev_kv());
+  put.set_value("two");
+  EXPECT_EQ(cluster_.call("/etcdserverpb.KV/Put", put)->answer<etcdserverpb::PutResponse>().prev_kv().value(), "one");
+  etcdserverpb::DeleteRangeRequest remove;
+  remove.set_key("k");
+  remove.set_prev_kv(true);
+  const auto removed =
+      cluster_.call("/etcdserverpb.KV/DeleteRange", remove)->answer<etcdserverpb::DeleteRangeResponse>();
+  EXPECT_EQ(removed.deleted(), 1);
+  EXPECT_EQ(removed.prev_kvs(0).value(), "two");
+  const auto nothing =
+      cluster_.call("/etcdserverpb.KV/DeleteRange", remove)->answer<etcdserverpb::DeleteRangeResponse>();
+  EXPECT_EQ(nothing.deleted(), 0);
+  EXPECT_EQ(nothing.header().revision(), removed.header().revision()) << "deleting nothing moves no revision";
+}
+
+TEST_F(KvTest, RefusalsBeforeTheLogHaveEtcdsTexts) {
+  EXPECT_EQ(outcome("Put", etcdserverpb::PutRequest()), "3 etcdserver: key is not provided");
+  EXPECT_EQ(outcome("Range", etcdserverpb::RangeRequest()), "3 etcdserver: key is not provided");
+  EXPECT_EQ(outcome("DeleteRange", etcdserverpb::DeleteRangeRequest()), "3 etcdserver: key is not provided");
+  etcdserverpb::PutRequest put;
+  put.set_key("k");
+  put.set_value("v");
+  put.set_ignore_value(true);
+  EXPECT_EQ(outcome("Put", put), "3 etcdserver: value is provided");
+  put.clear_value();
+  EXPECT_EQ(outcome("Put", put), "3 etcdserver: key not found");
+  put.set_ignore_value(false);
+  put.set_lease(5);
+  EXPECT_EQ(outcome("Put", put), "5 etcdserver: requested lease not found");
+  put.set_ignore_lease(true);
+  EXPECT_EQ(outcome("Put", put), "3 etcdserver: lease is provided");
+  put.Clear();
+  put.set_key("k");
+  put.set_value(std::string(kRequestBytesMax, 'x'));
+  EXPECT_EQ(outcome("Put", put), "3 etcdserver: request is too large");
+  etcdserverpb::TxnRequest txn;
+  for (int i = 0; i < 129; ++i) txn.add_compare()->set_key("k");
+  EXPECT_EQ(outcome("Txn", txn), "3 etcdserver: too many operations in txn request");
+  txn.Clear();
+  for (int i = 0; i < 2; ++i) txn.add_success()->mutable_request_put()->set_key("same");
+  EXPECT_EQ(outcome("Txn", txn), "3 etcdserver: duplicate key given in txn request");
+  etcdserverpb::RangeRequest range;
+  range.set_key("k");
+  range.set_sort_order(static_cast<etcdserverpb::RangeRequest::SortOrder>(9));
+  EXPECT_EQ(outcome("Range", range), "3 etcdserver: invalid sort option");
+  EXPECT_EQ(cluster_.call("/etcdserverpb.KV/Put", std::string("\x0a\x7fgarbage"))->outcome(), "3 MALFORMED_REQUEST");
+  EXPECT_EQ(cluster_.keyspace().revision(), Revision(1)) << "nothing of it was written";
+}
+
+TEST_F(KvTest, RevisionsOutOfReach) {
+  for (int i = 0; i < 5; ++i) cluster_.put("k", std::to_string(i));  // 2..6
+  etcdserverpb::CompactionRequest compact;
+  compact.set_revision(4);
+  EXPECT_EQ(outcome("Compact", compact), "OK");
+  EXPECT_EQ(outcome("Compact", compact), "11 etcdserver: mvcc: required revision has been compacted");
+  compact.set_revision(100);
+  EXPECT_EQ(outcome("Compact", compact), "11 etcdserver: mvcc: required revision is a future revision");
+  etcdserverpb::RangeRequest range;
+  range.set_key("k");
+  range.set_revision(3);
+  EXPECT_EQ(outcome("Range", range), "11 etcdserver: mvcc: required revision has been compacted");
+  range.set_revision(7);
+  EXPECT_EQ(outcome("Range", range), "11 etcdserver: mvcc: required revision is a future revision");
+  range.set_revision(4);
+  const auto old = cluster_.call("/etcdserverpb.KV/Range", range)->answer<etcdserverpb::RangeResponse>();
+  EXPECT_EQ(old.kvs(0).value(), "2");
+  EXPECT_EQ(old.header().revision(), 6) << "the newest, also for a read of the past";
+  compact.set_revision(6);
+  compact.set_physical(true);
+  EXPECT_EQ(outcome("Compact", compact), "OK");
+  EXPECT_FALSE(cluster_.keyspace().store().has_garbage()) << "physical: it waited";
+}
+
+TEST_F(KvTest, Transactions) {
+  cluster_.put("a", "1");
+  etcdserverpb::TxnRequest txn;
+  etcdserverpb::Compare& compare = *txn.add_compare();
+  compare.set_key("a");
+  compare.set_target(etcdserverpb::Compare::VALUE);
+  compare.set_value("1");
+  txn.add_success()->mutable_request_put()->set_key("b");
+  txn.add_success()->mutable_request_range()->set_key("a");
+  txn.add_failure()->mutable_request_range()->set_key("a");
+  auto response = cluster_.call("/etcdserverpb.KV/Txn", txn)->answer<etcdserverpb::TxnResponse>();
+  EXPECT_TRUE(response.succeeded());
+  EXPECT_EQ(response.header().revision(), 3);
+  ASSERT_EQ(response.responses_size(), 2);
+  EXPECT_EQ(response.responses(1).response_range().kvs(0).value(), "1");
+  cluster_.put("a", "2");
+  response = cluster_.call("/etcdserverpb.KV/Txn", txn)->answer<etcdserverpb::TxnResponse>();
+  EXPECT_FALSE(response.succeeded());
+  EXPECT_EQ(response.header().revision(), 4) << "reads move no revision";
+  EXPECT_EQ(response.responses(0).response_range().kvs(0).value(), "2");
+}
+
+TEST_F(KvTest, ALargeRangeIsReadInSlicesAtOneRevision) {
+  std::string value(2'000, 'v');
+  for (int i = 0; i < 3'000; ++i) {
+    auto put = cluster_.open("/etcdserverpb.KV/Put");
+    etcdserverpb::PutRequest request;
+    request.set_key("key" + std::to_string(10'000 + i));
+    request.set_value(value);
+    put->say(request);
+    if (i % 100 == 0) cluster_.settle();
+    if (i % 100 != 0) put->cancel();  // it happens all the same
+  }
+  cluster_.settle();
+  const int64_t before = cluster_.keyspace().revision().value();
+  auto range = cluster_.open("/etcdserverpb.KV/Range");
+  etcdserverpb::RangeRequest request;
+  request.set_key("key");
+  request.set_range_end("kez");
+  request.set_serializable(true);
+  range->say(request);
+  EXPECT_FALSE(range->ended()) << "too much for one turn";
+  EXPECT_TRUE(cluster_.service().has_work());
+  auto other = cluster_.open("/etcdserverpb.KV/Range");
+  request.set_range_end("kez");
+  request.set_count_only(true);
+  other->say(request);
+  cluster_.put("key10000", "changed");
+  cluster_.settle();
+  ASSERT_EQ(range->outcome(), "OK");
+  const auto response = range->answer<etcdserverpb::RangeResponse>();
+  EXPECT_EQ(response.kvs_size(), 3'000);
+  EXPECT_EQ(response.kvs(0).value(), value);
+  EXPECT_EQ(response.header().revision(), before) << "a client that watches from the next revision misses nothing";
+  EXPECT_EQ(other->answer<etcdserverpb::RangeResponse>().count(), 3'000);
+  EXPECT_FALSE(cluster_.service().has_work());
+}
+
+TEST_F(KvTest, ACancelledRangeLetsGoOfWhatItPinned) {
+  for (int i = 0; i < 1'000; ++i) cluster_.put("key" + std::to_string(i), std::string(4'000, 'v'));
+  etcdserverpb::RangeRequest request;
+  request.set_key("key");
+  request.set_range_end("kez");
+  request.set_serializable(true);
+  auto range = cluster_.open("/etcdserverpb.KV/Range");
+  range->say(request);
+  ASSERT_FALSE(range->ended());
+  range->cancel();
+  cluster_.settle();
+  EXPECT_TRUE(range->sent.empty());
+  // The state goes away under one that is being read.
+  range = cluster_.open("/etcdserverpb.KV/Range");
+  range->say(request);
+  ASSERT_FALSE(range->ended());
+  cluster_.service().on_state_replaced();
+  EXPECT_EQ(range->outcome(), "14 etcdserver: leader changed");
+  cluster_.settle();
+}
+
+TEST_F(KvTest, AReadWaitsForItsRoundAndAStaleOneDoesNot) {
+  Cluster three(Cluster::Options{.servers = 3});
+  three.elect();
+  const uint64_t follower = three.follower();
+  three.put("a", "1");
+  three.server(follower).cut_off = true;
+  etcdserverpb::RangeRequest request;
+  request.set_key("a");
+  auto linearizable = three.open("/etcdserverpb.KV/Range", follower);
+  linearizable->say(request);
+  three.advance(500ms);
+  EXPECT_FALSE(linearizable->ended());
+  request.set_serializable(true);
+  auto stale = three.open("/etcdserverpb.KV/Range", follower);
+  stale->say(request);
+  EXPECT_EQ(stale->outcome(), "OK");
+  three.advance(8s);
+  EXPECT_EQ(linearizable->outcome(), "14 etcdserver: request timed out");
+  // Not proposed, and so known not to have happened.
+  auto put = three.open("/etcdserverpb.KV/Put", follower);
+  etcdserverpb::PutRequest write;
+  write.set_key("a");
+  put->say(write);
+  three.advance(8s);
+  EXPECT_EQ(put->outcome(), "14 etcdserver: no leader");
+  // Who would rather not wait is told at once.
+  const auto impatient = three.call("/etcdserverpb.KV/Put", write, follower, {{"hasleader", "true"}});
+  EXPECT_EQ(impatient->outcome(), "14 etcdserver: no leader");
+}
+
+TEST_F(KvTest, AWriteOfUnknownOutcomeTimesOut) {
+  Cluster three(Cluster::Options{.servers = 3});
+  const uint64_t leader = three.elect();
+  for (uint64_t id = 1; id <= 3; ++id) {
+    if (id != leader) three.server(id).cut_off = true;
+  }
+  etcdserverpb::PutRequest write;
+  write.set_key("a");
+  auto put = three.open("/etcdserverpb.KV/Put", leader);
+  put->say(write);
+  three.advance(8s);
+  EXPECT_EQ(put->outcome(), "14 etcdserver: request timed out");
+}
+
+TEST_F(KvTest, OverloadIsRefusedAtOnce) {
+  Cluster::Options options;
+  options.replica.writes_pending_max = 2;
+  options.replica.reads_pending_max = 1;
+  Cluster small(options);
+  small.elect();
+  etcdserverpb::PutRequest write;
+  write.set_key("a");
+  std::vector<std::unique_ptr<FakeCall>> puts;
+  for (int i = 0; i < 3; ++i) {
+    puts.push_back(small.open("/etcdserverpb.KV/Put"));
+    puts.back()->say(write);
+  }
+  EXPECT_EQ(puts[2]->outcome(), "8 etcdserver: too many requests");
+  etcdserverpb::RangeRequest read;
+  read.set_key("a");
+  std::vector<std::unique_ptr<FakeCall>> reads;
+  for (int i = 0; i < 2; ++i) {
+    reads.push_back(small.open("/etcdserverpb.KV/Range"));
+    reads.back()->say(read);
+  }
+  EXPECT_EQ(reads[1]->outcome(), "8 etcdserver: too many requests");
+  small.settle();
+  EXPECT_EQ(puts[0]->outcome(), "OK");
+  EXPECT_EQ(puts[1]->outcome(), "OK");
+  EXPECT_EQ(reads[0]->outcome(), "OK");
+}
+
+TEST_F(KvTest, ACallThatIsNoneAndAMethodThatIsNone) {
+  auto empty = cluster_.open("/etcdserverpb.KV/Put");
+  empty->half_close();
+  EXPECT_EQ(empty->outcome(), "12 the call ended without a request");
+  FakeCall unknown(cluster_.service(), "/etcdserverpb.KV/Nothing");
+  EXPECT_FALSE(unknown.is_served());
+}
+
+TEST_F(KvTest, ACancelledCallIsForgotten) {
+  etcdserverpb::PutRequest write;
+  write.set_key("a");
+  auto put = cluster_.open("/etcdserverpb.KV/Put");
+  put->say(write);
+  put->cancel();
+  cluster_.settle();
+  EXPECT_TRUE(put->sent.empty());
+  EXPECT_EQ(cluster_.get("a").count(), 1) << "it happened, and nobody was told";
+}
+
+}  // namespace
+}  // namespace conclave::api

@@ -1,0 +1,61 @@
+// Bounds of the API with their reasons. Bytes of requests and streams per connection are bounded in net, what waits for
+// consensus in node, watchers of one stream in keyspace.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/time.h"
+#include "keyspace/limits.h"
+
+namespace conclave::api {
+
+// etcd's max-request-bytes.
+inline constexpr size_t kRequestBytesMax = (size_t{3} << 20) / 2;
+
+// One answer of a range. etcd has no bound but memory; gRPC's frames end at 4 GiB and protobuf's messages at 2.
+inline constexpr size_t kRangeBytesMax = size_t{1} << 30;
+
+// Work in one turn beside what the replica does: reads, and what streams send. In units of keyspace::kSliceUnits, about
+// half a microsecond each; together about 2 ms in the worst case.
+inline constexpr uint32_t kReadUnitsPerTurn = 2 * keyspace::kSliceUnits;
+inline constexpr uint32_t kStreamUnitsPerTurn = 2 * keyspace::kSliceUnits;
+// What one of many gets at a time, so that a large one does not hold up the small.
+inline constexpr uint32_t kSharedUnits = 256;
+
+// A stream stops sending with so much unsent: enough to fill a connection, little enough that ten thousand slow readers
+// cost what ten thousand connections may. What is behind waits in the watcher's queue, or in history.
+inline constexpr size_t kStreamBytesQueuedMax = size_t{256} << 10;
+
+// Requests of one watch stream that wait because too many answers do. A client that sends more without reading is
+// ended.
+inline constexpr size_t kWatchRequestsWaitingMax = 1024;
+inline constexpr size_t kWatchRequestBytesWaitingMax = size_t{4} << 20;
+
+// Streams that watch, of all connections: some KiB each.
+inline constexpr size_t kWatchStreamsMax = 262'144;
+
+// Keep-alives of one stream without an answer. A client sends all its leases' at once.
+inline constexpr size_t kKeepAlivesWaitingMax = 65'536;
+
+// Calls of Lock and Campaign that wait, and claims being cleaned up behind cancelled ones: about 1 KiB each. 100,000
+// waiting for one name is what is promised.
+inline constexpr size_t kClaimsMax = 262'144;
+// An entry with more events is not walked event by event for those who wait for a claim.
+inline constexpr size_t kClaimEventsMax = 4096;
+// Waiters looked at again in one turn then, at about a microsecond each.
+inline constexpr size_t kClaimRechecksPerTurn = 1024;
+
+// Leases listed, or keys of one lease, between two looks at the budget.
+inline constexpr size_t kLeasesPerStep = 512;
+
+// /health and /readyz under way: probes that wait for a lost quorum must not pile up.
+inline constexpr size_t kHttpReadsMax = 1024;
+
+// What this server asks on its own account is asked again after this.
+inline constexpr Duration kOwnRetry = std::chrono::seconds(1);
+
+// A lease made for a Lock or Campaign that came without one: etcd's session default, in seconds.
+inline constexpr int64_t kSessionTtlSeconds = 60;
+
+}  // namespace conclave::api

@@ -1,0 +1,60 @@
+// Every method served, by its path. A path that is not here is UNIMPLEMENTED.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace conclave::api {
+
+// CONCLAVE_API_METHODS(X): X(identifier, path).
+#define CONCLAVE_API_METHODS(X)                              \
+  X(kRange, "/etcdserverpb.KV/Range")                        \
+  X(kPut, "/etcdserverpb.KV/Put")                            \
+  X(kDeleteRange, "/etcdserverpb.KV/DeleteRange")            \
+  X(kTxn, "/etcdserverpb.KV/Txn")                            \
+  X(kCompact, "/etcdserverpb.KV/Compact")                    \
+  X(kWatch, "/etcdserverpb.Watch/Watch")                     \
+  X(kLeaseGrant, "/etcdserverpb.Lease/LeaseGrant")           \
+  X(kLeaseRevoke, "/etcdserverpb.Lease/LeaseRevoke")         \
+  X(kLeaseKeepAlive, "/etcdserverpb.Lease/LeaseKeepAlive")   \
+  X(kLeaseTimeToLive, "/etcdserverpb.Lease/LeaseTimeToLive") \
+  X(kLeaseLeases, "/etcdserverpb.Lease/LeaseLeases")         \
+  X(kMemberAdd, "/etcdserverpb.Cluster/MemberAdd")           \
+  X(kMemberRemove, "/etcdserverpb.Cluster/MemberRemove")     \
+  X(kMemberUpdate, "/etcdserverpb.Cluster/MemberUpdate")     \
+  X(kMemberList, "/etcdserverpb.Cluster/MemberList")         \
+  X(kMemberPromote, "/etcdserverpb.Cluster/MemberPromote")   \
+  X(kAlarm, "/etcdserverpb.Maintenance/Alarm")               \
+  X(kStatus, "/etcdserverpb.Maintenance/Status")             \
+  X(kDefragment, "/etcdserverpb.Maintenance/Defragment")     \
+  X(kHash, "/etcdserverpb.Maintenance/Hash")                 \
+  X(kHashKv, "/etcdserverpb.Maintenance/HashKV")             \
+  X(kSnapshot, "/etcdserverpb.Maintenance/Snapshot")         \
+  X(kMoveLeader, "/etcdserverpb.Maintenance/MoveLeader")     \
+  X(kDowngrade, "/etcdserverpb.Maintenance/Downgrade")       \
+  X(kAuthStatus, "/etcdserverpb.Auth/AuthStatus")            \
+  X(kAuthenticate, "/etcdserverpb.Auth/Authenticate")        \
+  X(kHealthCheck, "/grpc.health.v1.Health/Check")            \
+  X(kLock, "/v3lockpb.Lock/Lock")                            \
+  X(kUnlock, "/v3lockpb.Lock/Unlock")                        \
+  X(kCampaign, "/v3electionpb.Election/Campaign")            \
+  X(kProclaim, "/v3electionpb.Election/Proclaim")            \
+  X(kLeader, "/v3electionpb.Election/Leader")                \
+  X(kObserve, "/v3electionpb.Election/Observe")              \
+  X(kResign, "/v3electionpb.Election/Resign")
+
+enum class Method : uint8_t {
+#define X(identifier, path) identifier,
+  CONCLAVE_API_METHODS(X)
+#undef X
+};
+
+#define X(identifier, path) +1
+inline constexpr size_t kMethodCount = 0 CONCLAVE_API_METHODS(X);
+#undef X
+
+[[nodiscard]] std::optional<Method> method_of(std::string_view path);
+[[nodiscard]] std::string_view path_of(Method method);
+
+}  // namespace conclave::api

@@ -1,0 +1,23 @@
+// Counters of the API, for /metrics. Plain numbers: one thread writes and reads them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "api/methods.h"
+
+namespace conclave::api {
+
+struct Metrics {
+  static constexpr size_t kCodes = 17;  // of gRPC
+  std::array<std::array<uint64_t, kCodes>, kMethodCount> requests{};
+  uint64_t calls_cancelled = 0;
+  uint64_t calls_open = 0;
+
+  void count(Method method, uint32_t code) {
+    if (code >= kCodes) code = 2;  // UNKNOWN
+    ++requests[static_cast<size_t>(method)][code];
+  }
+};
+
+}  // namespace conclave::api

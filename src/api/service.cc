@@ -1,0 +1,124 @@
+#include "api/service.h"
+
+#include <utility>
+
+#include "api/cluster.h"
+#include "api/election.h"
+#include "api/kv.h"
+#include "api/lease.h"
+#include "api/lock.h"
+#include "api/maintenance.h"
+#include "api/methods.h"
+#include "api/status.h"
+#include "api/watch.h"
+#include "base/assert.h"
+
+namespace conclave::api {
+
+Service::Service(ServiceOptions options, node::Replica& replica, env::Clock& clock)
+    : context_(std::move(options), replica, clock), claims_(context_), publisher_(context_), http_(context_) {}
+
+std::unique_ptr<net::CallHandler> Service::open(net::ServerCall& call) {
+  const std::optional<Method> method = method_of(call.path());
+  if (!method) return nullptr;
+  switch (*method) {
+    case Method::kRange:
+    case Method::kPut:
+    case Method::kDeleteRange:
+    case Method::kTxn:
+    case Method::kCompact:
+      return make_kv_call(context_, call, *method);
+    case Method::kWatch:
+      return make_watch_call(context_, call);
+    case Method::kLeaseGrant:
+    case Method::kLeaseRevoke:
+    case Method::kLeaseKeepAlive:
+    case Method::kLeaseTimeToLive:
+    case Method::kLeaseLeases:
+      return make_lease_call(context_, call, *method);
+    case Method::kMemberAdd:
+    case Method::kMemberRemove:
+    case Method::kMemberUpdate:
+    case Method::kMemberList:
+    case Method::kMemberPromote:
+      return make_cluster_call(context_, call, *method);
+    case Method::kAlarm:
+    case Method::kStatus:
+    case Method::kDefragment:
+    case Method::kHash:
+    case Method::kHashKv:
+    case Method::kSnapshot:
+    case Method::kMoveLeader:
+    case Method::kDowngrade:
+    case Method::kAuthStatus:
+    case Method::kAuthenticate:
+    case Method::kHealthCheck:
+      return make_maintenance_call(context_, call, *method);
+    case Method::kLock:
+    case Method::kUnlock:
+      return make_lock_call(context_, claims_, call, *method);
+    case Method::kCampaign:
+    case Method::kProclaim:
+    case Method::kLeader:
+    case Method::kObserve:
+    case Method::kResign:
+      return make_election_call(context_, claims_, call, *method);
+  }
+  UNREACHABLE();
+}
+
+void Service::on_http(const net::HttpRequest& request, std::function<void(net::HttpResponse)> answer) {
+  http_.serve(request, std::move(answer));
+}
+
+void Service::on_write_applied(node::Ticket ticket, const keyspace::Reply& reply) {
+  if (Waiter* waiter = context_.redeem(ticket)) waiter->on_applied(ticket, reply);
+}
+
+void Service::on_write_refused(node::Ticket ticket, node::RequestRefusal refusal) {
+  refuse(ticket, error_of(refusal));
+}
+
+void Service::on_write_unknown(node::Ticket ticket) {
+  // As etcd says it: a client that retries must expect that it happened.
+  refuse(ticket, keyspace::ErrorId::kTimeout);
+}
+
+void Service::on_read_ready(node::Ticket ticket) {
+  if (Waiter* waiter = context_.redeem(ticket)) waiter->on_ready(ticket);
+}
+
+void Service::on_read_refused(node::Ticket ticket, node::RequestRefusal refusal) {
+  refuse(ticket, error_of(refusal));
+}
+
+void Service::on_kept_alive(node::Ticket ticket, int64_t ttl_ms) {
+  if (Waiter* waiter = context_.redeem(ticket)) waiter->on_kept_alive(ticket, ttl_ms);
+}
+
+void Service::on_keep_alive_refused(node::Ticket ticket, node::RequestRefusal refusal) {
+  refuse(ticket, error_of(refusal));
+}
+
+void Service::refuse(node::Ticket ticket, keyspace::ErrorId error) {
+  if (Waiter* waiter = context_.redeem(ticket)) waiter->on_refused(ticket, error);
+}
+
+void Service::on_applied(const keyspace::Effects&) {
+  claims_.on_applied();
+}
+
+void Service::on_state_replaced() {
+  context_.on_state_replaced();
+  claims_.on_state_replaced();
+}
+
+void Service::on_role_changed(const raft::Status& status) {
+  context_.on_role_changed(status);
+}
+
+void Service::turn_end(Instant now) {
+  context_.turn_end(now);
+}
+
+}  // namespace conclave::api

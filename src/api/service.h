@@ -1,0 +1,58 @@
+// The API of one replica at the wire: etcd v3 over gRPC, and /health, /version and /metrics over HTTP. Opens a handler
+// for each call, and hands them what the replica answers. The replica and the clock outlive this, and this outlives
+// every call: net's server is destroyed before it.
+//
+// One thread, the loop's. A turn: calls and frames come in; Replica::flush(), which answers; turn_end(), which streams
+// and works on; then net sends. has_work(): another turn is due at once.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "api/claims.h"
+#include "api/context.h"
+#include "api/http.h"
+#include "api/members.h"
+#include "api/options.h"
+#include "env/clock.h"
+#include "net/server.h"
+#include "node/replica.h"
+
+namespace conclave::api {
+
+class Service final : public net::Service, public node::ReplicaClients {
+ public:
+  // Before the replica's first input; the caller gives it to Replica::set_clients.
+  Service(ServiceOptions options, node::Replica& replica, env::Clock& clock);
+
+  // ---- Calls ----
+  [[nodiscard]] std::unique_ptr<net::CallHandler> open(net::ServerCall& call) override;
+  void on_http(const net::HttpRequest& request, std::function<void(net::HttpResponse)> answer) override;
+
+  // ---- Answers ----
+  void on_write_applied(node::Ticket ticket, const keyspace::Reply& reply) override;
+  void on_write_refused(node::Ticket ticket, node::RequestRefusal refusal) override;
+  void on_write_unknown(node::Ticket ticket) override;
+  void on_read_ready(node::Ticket ticket) override;
+  void on_read_refused(node::Ticket ticket, node::RequestRefusal refusal) override;
+  void on_kept_alive(node::Ticket ticket, int64_t ttl_ms) override;
+  void on_keep_alive_refused(node::Ticket ticket, node::RequestRefusal refusal) override;
+  void on_applied(const keyspace::Effects& effects) override;
+  void on_state_replaced() override;
+  void on_role_changed(const raft::Status& status) override;
+
+  // ---- Turns ----
+  void turn_end(Instant now);
+  [[nodiscard]] Instant next_deadline() const { return context_.next_deadline(); }
+  [[nodiscard]] bool has_work() const { return context_.has_work(); }
+
+ private:
+  void refuse(node::Ticket ticket, keyspace::ErrorId error);
+
+  Context context_;
+  Claims claims_;
+  Publisher publisher_;
+  Http http_;
+};
+
+}  // namespace conclave::api

@@ -1,0 +1,30 @@
+#include "api/status.h"
+
+#include "base/assert.h"
+
+namespace conclave::api {
+
+net::GrpcStatus status_of(keyspace::ErrorId error) {
+  return {.code = static_cast<uint32_t>(keyspace::grpc_code(error)),
+          .message = std::string(keyspace::error_text(error))};
+}
+
+net::GrpcStatus status_of(keyspace::GrpcCode code, std::string_view text) {
+  return {.code = static_cast<uint32_t>(code), .message = std::string(text)};
+}
+
+keyspace::ErrorId error_of(node::RequestRefusal refusal) {
+  switch (refusal) {
+    case node::RequestRefusal::kNoLeader:
+      return keyspace::ErrorId::kNoLeader;
+    case node::RequestRefusal::kOverloaded:
+      return keyspace::ErrorId::kTooManyRequests;
+    case node::RequestRefusal::kTooLarge:
+      return keyspace::ErrorId::kRequestTooLarge;
+    case node::RequestRefusal::kTimedOut:
+      return keyspace::ErrorId::kTimeout;
+  }
+  UNREACHABLE();
+}
+
+}  // namespace conclave::api

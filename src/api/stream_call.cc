@@ -1,0 +1,41 @@
+#include "api/stream_call.h"
+
+#include "base/mark.h"
+
+namespace conclave::api {
+namespace {
+
+// etcd's: streams outlive an election, but not a lost quorum.
+constexpr int kElectionTimeoutsWithoutLeader = 3;
+
+}  // namespace
+
+StreamCall::StreamCall(Context& context, net::ServerCall& wire, Method method) : Call(context, wire, method) {
+  requires_leader_ = requires_leader();
+  if (!requires_leader_) return;
+  context.role_listeners().add(*this);
+  // Not from in here: nobody has the handler yet.
+  if (!context.has_leader()) context.set_timer(*this, context.now());
+}
+
+void StreamCall::on_role_changed() {
+  if (context().has_leader()) {
+    context().stop_timer(*this);
+    return;
+  }
+  const Duration patience = kElectionTimeoutsWithoutLeader * context().replica().raft().options().election_timeout;
+  context().set_timer(*this, context().leaderless_since() + patience);
+}
+
+void StreamCall::on_time(Instant) {
+  REACHED(stream_ended_without_leader);
+  fail(keyspace::ErrorId::kNoLeader);
+}
+
+void StreamCall::on_closed() {
+  if (!requires_leader_) return;
+  context().role_listeners().remove(*this);
+  context().stop_timer(*this);
+}
+
+}  // namespace conclave::api
