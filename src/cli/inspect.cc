@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include "cli/json.h"
 #include "cli/verbs.h"
 #include "env/posix/disk.h"
 #include "wal/inspect.h"
@@ -24,42 +25,6 @@ int failed(const Error& error) {
   if (error.code == ErrorCode::kNotFound || error.code == ErrorCode::kMalformed) return kFalse;
   return error.code == ErrorCode::kUnreadable ? kFalse : kLocalIo;
 }
-
-std::string json_text(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      out += fmt::format("\\u{:04x}", static_cast<unsigned>(c));
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
-}
-
-// 64-bit integers are strings: many readers of JSON round them.
-template <class T>
-std::string number(const T& value) {
-  return fmt::format("\"{}\"", value);
-}
-
-// Joins the elements of an array or object.
-class List {
- public:
-  void add(const std::string& element) {
-    if (!text_.empty()) text_ += ',';
-    text_ += element;
-  }
-  void field(std::string_view name, const std::string& value) { add(fmt::format("{}:{}", json_text(name), value)); }
-  [[nodiscard]] std::string array() const { return '[' + text_ + ']'; }
-  [[nodiscard]] std::string object() const { return '{' + text_ + '}'; }
-
- private:
-  std::string text_;
-};
 
 std::string describe(const wal::Hole& hole) {
   std::string text = fmt::format("group {} entry {}: a hole", hole.group, hole.index);
@@ -104,63 +69,63 @@ void print_table(const wal::LogInspection& log) {
 }
 
 void print_json(const wal::LogInspection& log) {
-  List segments;
+  JsonList segments;
   for (const wal::InspectedSegment& segment : log.segments) {
-    List fields;
-    fields.field("sequence", number(segment.listed.sequence));
+    JsonList fields;
+    fields.field("sequence", json_number(segment.listed.sequence));
     fields.field("slot", fmt::format("{}", segment.listed.slot));
     fields.field("missing", segment.file_missing ? "true" : "false");
     fields.field("sealed", segment.listed.sealed ? "true" : "false");
-    fields.field("bytes", number(segment.end_sector * kSectorBytes));
-    fields.field("batches", number(segment.batches));
-    fields.field("records", number(segment.records));
-    fields.field("idle_marks", number(segment.idle_marks));
-    fields.field("damaged_batches", number(segment.damaged_batches));
-    fields.field("gaps", number(segment.gaps));
+    fields.field("bytes", json_number(segment.end_sector * kSectorBytes));
+    fields.field("batches", json_number(segment.batches));
+    fields.field("records", json_number(segment.records));
+    fields.field("idle_marks", json_number(segment.idle_marks));
+    fields.field("damaged_batches", json_number(segment.damaged_batches));
+    fields.field("gaps", json_number(segment.gaps));
     fields.field("end", json_text(to_string(segment.tail)));
     segments.add(fields.object());
   }
-  List groups;
+  JsonList groups;
   for (const wal::InspectedGroup& group : log.groups) {
-    List holes;
+    JsonList holes;
     for (const wal::Hole& hole : group.holes) {
-      List fields;
-      fields.field("index", number(hole.index));
-      fields.field("term", number(hole.term));
+      JsonList fields;
+      fields.field("index", json_number(hole.index));
+      fields.field("term", json_number(hole.term));
       if (hole.payload_checksum) fields.field("payload_checksum", fmt::format("{}", *hole.payload_checksum));
       holes.add(fields.object());
     }
-    List fields;
-    fields.field("group", number(group.state.group));
-    fields.field("first_index", number(group.first));
-    fields.field("entries", number(group.entries));
-    fields.field("last_index", number(group.state.last.index));
-    fields.field("last_term", number(group.state.last.term));
-    fields.field("commit_index", number(group.state.commit));
-    fields.field("snapshot_index", number(group.state.mark.index));
-    fields.field("vote_term", number(group.state.vote.term));
-    fields.field("vote_candidate", number(group.state.vote.candidate));
-    fields.field("incarnation", number(group.state.vote.incarnation));
+    JsonList fields;
+    fields.field("group", json_number(group.state.group));
+    fields.field("first_index", json_number(group.first));
+    fields.field("entries", json_number(group.entries));
+    fields.field("last_index", json_number(group.state.last.index));
+    fields.field("last_term", json_number(group.state.last.term));
+    fields.field("commit_index", json_number(group.state.commit));
+    fields.field("snapshot_index", json_number(group.state.mark.index));
+    fields.field("vote_term", json_number(group.state.vote.term));
+    fields.field("vote_candidate", json_number(group.state.vote.candidate));
+    fields.field("incarnation", json_number(group.state.vote.incarnation));
     fields.field("certainty", json_text(to_string(group.state.certainty)));
     fields.field("holes", holes.array());
     groups.add(fields.object());
   }
-  List damage;
+  JsonList damage;
   for (const std::string& text : log.manifest_damage) damage.add(fmt::format("{{\"what\":{}}}", json_text(text)));
   for (const wal::Finding& finding : log.findings) {
-    List fields;
-    fields.field("sequence", number(finding.sequence));
+    JsonList fields;
+    fields.field("sequence", json_number(finding.sequence));
     fields.field("slot", fmt::format("{}", finding.slot));
     fields.field("from_sector", fmt::format("{}", finding.from_sector));
     fields.field("to_sector", fmt::format("{}", finding.to_sector));
     fields.field("what", json_text(finding.what));
     damage.add(fields.object());
   }
-  List all;
-  all.field("cluster", number(log.manifest.owner.cluster));
-  all.field("node", number(log.manifest.owner.node));
-  all.field("generation", number(log.manifest.generation));
-  all.field("segment_bytes", number(log.manifest.segment_bytes));
+  JsonList all;
+  all.field("cluster", json_number(log.manifest.owner.cluster));
+  all.field("node", json_number(log.manifest.owner.node));
+  all.field("generation", json_number(log.manifest.generation));
+  all.field("segment_bytes", json_number(log.manifest.segment_bytes));
   all.field("damaged", log.damaged() ? "true" : "false");
   all.field("unknown_groups", log.unknown_groups ? "true" : "false");
   all.field("segments", segments.array());
@@ -222,20 +187,20 @@ InspectedSnapshot read_snapshot(env::Disk& disk, const std::string& file) {
 
 void print_snapshots(const std::vector<InspectedSnapshot>& snapshots, bool json) {
   if (json) {
-    List list;
+    JsonList list;
     for (const InspectedSnapshot& snapshot : snapshots) {
-      List fields;
+      JsonList fields;
       fields.field("file", json_text(snapshot.file));
       if (snapshot.header) {
-        fields.field("cluster", number(snapshot.header->cluster));
-        fields.field("group", number(snapshot.header->group));
-        fields.field("index", number(snapshot.header->mark.last.index));
-        fields.field("term", number(snapshot.header->mark.last.term));
+        fields.field("cluster", json_number(snapshot.header->cluster));
+        fields.field("group", json_number(snapshot.header->group));
+        fields.field("index", json_number(snapshot.header->mark.last.index));
+        fields.field("term", json_number(snapshot.header->mark.last.term));
         fields.field("membership", json_text(snapshot.header->mark.membership.describe()));
       }
-      fields.field("blocks", number(snapshot.blocks));
-      fields.field("content_bytes", number(snapshot.content_bytes));
-      fields.field("file_bytes", number(snapshot.file_bytes));
+      fields.field("blocks", json_number(snapshot.blocks));
+      fields.field("content_bytes", json_number(snapshot.content_bytes));
+      fields.field("file_bytes", json_number(snapshot.file_bytes));
       fields.field("damage", snapshot.damage.empty() ? "null" : json_text(snapshot.damage));
       list.add(fields.object());
     }

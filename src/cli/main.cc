@@ -7,6 +7,12 @@ int main(int argc, char** argv) {
   CLI::App app("Conclave: locks, elections, groups and work distribution over a replicated log.", "conclave");
   app.require_subcommand(1);
   int exit_code = conclave::cli::kOk;
+  conclave::cli::add_start(app, exit_code);
+  conclave::cli::add_init(app, exit_code);
+  conclave::cli::add_status(app, exit_code);
+  conclave::cli::add_lock(app, exit_code);
+  conclave::cli::add_kv(app, exit_code);
+  conclave::cli::add_bench(app, exit_code);
   conclave::cli::add_inspect(app, exit_code);
   try {
     app.parse(argc, argv);

@@ -1,0 +1,36 @@
+#include "cli/common.h"
+
+#include <CLI/CLI.hpp>
+
+#include "cli/durations.h"
+
+namespace conclave::cli {
+
+CLI::Option* add_duration(CLI::App& verb, const std::string& name, Duration& target, const std::string& text) {
+  return verb
+      .add_option_function<std::string>(
+          name,
+          [name, &target](const std::string& value) {
+            const auto parsed = parse_duration(value);
+            if (!parsed) throw CLI::ValidationError(name, parsed.error().message);
+            target = *parsed;
+          },
+          text)
+      ->type_name("DURATION");
+}
+
+void add_common(CLI::App& verb, Common& common) {
+  verb.add_option_function<std::string>(
+          "--endpoints",
+          [&common](const std::string& value) {
+            const auto parsed = parse_endpoints(value);
+            if (!parsed) throw CLI::ValidationError("--endpoints", parsed.error().message);
+            common.endpoints = value;
+          },
+          "servers to ask, HOST:PORT,HOST:PORT (default 127.0.0.1:2379)")
+      ->envname("CONCLAVE_ENDPOINTS")
+      ->type_name("LIST");
+  add_duration(verb, "--timeout", common.timeout, "how long one request may take (default 5s)");
+}
+
+}  // namespace conclave::cli

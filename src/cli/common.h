@@ -1,0 +1,26 @@
+// What every verb that asks a server understands: --endpoints, --timeout, and durations as flags.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cli/endpoints.h"
+#include "cli/failure.h"
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
+
+namespace conclave::cli {
+
+struct Common {
+  std::string endpoints = "127.0.0.1:2379";
+  Duration timeout = std::chrono::seconds(5);
+};
+
+void add_common(CLI::App& verb, Common& common);
+// A flag that takes a duration; the target's value is the default.
+CLI::Option* add_duration(CLI::App& verb, const std::string& name, Duration& target, const std::string& text);
+
+}  // namespace conclave::cli

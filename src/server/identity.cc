@@ -1,0 +1,151 @@
+#include "server/identity.h"
+
+#include <algorithm>
+#include <charconv>
+#include <memory>
+
+#include "base/crc32c.h"
+
+namespace conclave::server {
+namespace {
+
+constexpr std::string_view kFile = "identity";
+constexpr std::string_view kBeside = "identity.new";
+constexpr std::string_view kFirstLine = "conclave identity 1\n";
+
+// FNV-1a, then a mix: ids of similar names must differ in more than a few bits.
+uint64_t hash_of(std::string_view text) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const char byte : text) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3;
+  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9;
+  hash = (hash ^ (hash >> 27)) * 0x94d049bb133111eb;
+  hash ^= hash >> 31;
+  return hash == 0 ? 1 : hash;
+}
+
+std::string encode(const Identity& identity) {
+  std::string text = fmt::format("{}cluster {:016x}\nnode {:016x}\nname {}\nboot {}\n", kFirstLine,
+                                 identity.cluster.value(), identity.node.value(), identity.name, identity.boot.value());
+  text += fmt::format("crc32c {:08x}\n", crc32c(text));
+  return text;
+}
+
+// The rest of the line that begins with `key`, taken off the text.
+bool take_line(std::string_view& text, std::string_view key, std::string_view& value) {
+  if (!text.starts_with(key) || text.size() <= key.size() || text[key.size()] != ' ') return false;
+  const size_t end = text.find('\n');
+  if (end == std::string_view::npos) return false;
+  value = text.substr(key.size() + 1, end - key.size() - 1);
+  text.remove_prefix(end + 1);
+  return true;
+}
+
+bool parse_number(std::string_view text, int base, uint64_t& value) {
+  const auto result = std::from_chars(text.data(), text.data() + text.size(), value, base);
+  return result.ec == std::errc() && result.ptr == text.data() + text.size();
+}
+
+Result<Identity> decode(std::string_view whole) {
+  std::string_view text = whole;
+  std::string_view cluster, node, name, boot, checksum;
+  uint64_t cluster_number = 0, node_number = 0, boot_number = 0, sum = 0;
+  bool good = text.starts_with(kFirstLine);
+  if (good) text.remove_prefix(kFirstLine.size());
+  good = good && take_line(text, "cluster", cluster) && take_line(text, "node", node) &&
+         take_line(text, "name", name) && take_line(text, "boot", boot);
+  const size_t covered = whole.size() - text.size();
+  good = good && take_line(text, "crc32c", checksum) && text.empty() && parse_number(checksum, 16, sum) &&
+         sum == crc32c(whole.substr(0, covered)) && parse_number(cluster, 16, cluster_number) &&
+         parse_number(node, 16, node_number) && parse_number(boot, 10, boot_number);
+  if (!good) return fail(ErrorCode::kMalformed, "the file {} is damaged", kFile);
+  return Identity{.cluster = ClusterId(cluster_number),
+                  .node = NodeId(node_number),
+                  .name = std::string(name),
+                  .boot = Boot(boot_number)};
+}
+
+Result<std::string> read_all(env::Disk& disk) {
+  ASSIGN_OR_RETURN(const auto file, disk.open(kFile, {}));
+  ASSIGN_OR_RETURN(const uint64_t size, file->size());
+  if (size > 4096) return fail(ErrorCode::kMalformed, "the file {} is damaged: {} bytes", kFile, size);
+  std::string bytes(size, '\0');
+  RETURN_IF_ERROR(file->read(0, bytes));
+  return bytes;
+}
+
+Status write_all(env::Disk& disk, std::string_view bytes) {
+  if (const Status removed = disk.remove(kBeside); !removed && removed.error().code != ErrorCode::kNotFound) {
+    return removed;
+  }
+  ASSIGN_OR_RETURN(const auto file, disk.open(kBeside, {.mode = env::OpenMode::kCreate}));
+  RETURN_IF_ERROR(file->write(0, bytes));
+  RETURN_IF_ERROR(file->sync());
+  RETURN_IF_ERROR(disk.rename(kBeside, kFile));
+  return disk.sync_directory("");
+}
+
+Result<JoinEntry> parse_entry(std::string_view text) {
+  const size_t equals = text.find('=');
+  const size_t colon = text.rfind(':');
+  uint64_t port = 0;
+  if (equals == std::string_view::npos || equals == 0 || colon == std::string_view::npos || colon <= equals + 1 ||
+      !parse_number(text.substr(colon + 1), 10, port) || port == 0 || port > 65'535) {
+    return fail(ErrorCode::kInvalidArgument, "'{}' is not NAME=HOST:PORT", text);
+  }
+  return JoinEntry{.name = std::string(text.substr(0, equals)),
+                   .host = std::string(text.substr(equals + 1, colon - equals - 1)),
+                   .port = static_cast<uint16_t>(port)};
+}
+
+}  // namespace
+
+Result<std::vector<JoinEntry>> parse_join(std::string_view text) {
+  std::vector<JoinEntry> entries;
+  while (!text.empty()) {
+    const size_t comma = std::min(text.find(','), text.size());
+    ASSIGN_OR_RETURN(JoinEntry entry, parse_entry(text.substr(0, comma)));
+    entries.push_back(std::move(entry));
+    text.remove_prefix(std::min(comma + 1, text.size()));
+  }
+  if (entries.size() > kMembersMax) {
+    return fail(ErrorCode::kInvalidArgument, "{} servers are more than the {} a cluster may have", entries.size(),
+                kMembersMax);
+  }
+  std::ranges::sort(entries, {}, &JoinEntry::name);
+  for (size_t i = 0; i + 1 < entries.size(); ++i) {
+    if (entries[i].name == entries[i + 1].name) {
+      return fail(ErrorCode::kInvalidArgument, "'{}' is named twice", entries[i].name);
+    }
+  }
+  return entries;
+}
+
+NodeId node_id_of(std::string_view name) {
+  return NodeId(hash_of(fmt::format("node {}", name)));
+}
+
+ClusterId cluster_id_of(const std::vector<JoinEntry>& servers) {
+  std::string text = "cluster";
+  for (const JoinEntry& server : servers) text += fmt::format(" {}={}:{}", server.name, server.host, server.port);
+  return ClusterId(hash_of(text));
+}
+
+Result<Identity> begin_life(env::Disk& disk, const Identity& expected, int64_t wall_milliseconds) {
+  Identity identity = expected;
+  if (const Result<std::string> bytes = read_all(disk); bytes) {
+    ASSIGN_OR_RETURN(identity, decode(*bytes));
+    if (identity.node != expected.node) {
+      return fail(ErrorCode::kForeign, "the directory belongs to server '{}', not to '{}'", identity.name,
+                  expected.name);
+    }
+  } else if (bytes.error().code != ErrorCode::kNotFound) {
+    return std::unexpected(bytes.error());
+  }
+  identity.name = expected.name;
+  identity.boot =
+      Boot(std::max(identity.boot.value() + 1, static_cast<uint64_t>(std::max<int64_t>(wall_milliseconds, 0))));
+  RETURN_IF_ERROR(write_all(disk, encode(identity)));
+  return identity;
+}
+
+}  // namespace conclave::server

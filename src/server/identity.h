@@ -1,0 +1,43 @@
+// Identity: who this server is, kept beside the log in the file `identity`: cluster, server, and how often it started.
+// Written anew at each start, durable before anything else happens.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/types.h"
+#include "env/disk.h"
+
+namespace conclave::server {
+
+struct Identity {
+  ClusterId cluster;
+  NodeId node;
+  std::string name;
+  // Never repeats for a server, whatever became of its disk: messages of another life must be told from those of this
+  // one. So it is also at least the wall clock's milliseconds, which a restored directory does not take back.
+  Boot boot;
+};
+
+// A server in the list that --join gives: "n1=host:2380".
+struct JoinEntry {
+  std::string name;
+  std::string host;
+  uint16_t port = 0;
+  friend bool operator==(const JoinEntry&, const JoinEntry&) = default;
+};
+// "n1=127.0.0.1:2380,n2=..."; kInvalidArgument with what is wrong. Sorted by name.
+[[nodiscard]] Result<std::vector<JoinEntry>> parse_join(std::string_view text);
+
+// Of a name: the same wherever it is computed, and never zero.
+[[nodiscard]] NodeId node_id_of(std::string_view name);
+// Of a cluster that begins with these servers.
+[[nodiscard]] ClusterId cluster_id_of(const std::vector<JoinEntry>& servers);
+
+// Reads the file, or makes it where there is none, counts the boot up and makes that durable. kForeign: the directory
+// belongs to another server; kMalformed: the file is damaged; kIo.
+[[nodiscard]] Result<Identity> begin_life(env::Disk& disk, const Identity& expected, int64_t wall_milliseconds);
+
+}  // namespace conclave::server

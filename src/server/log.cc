@@ -1,0 +1,46 @@
+#include "server/log.h"
+
+#include <memory>
+
+#include <spdlog/async.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+namespace conclave::server {
+namespace {
+
+// Some seconds of the busiest server's lines.
+constexpr size_t kLinesMax = 8192;
+
+struct Sink {
+  std::shared_ptr<spdlog::details::thread_pool> pool = std::make_shared<spdlog::details::thread_pool>(kLinesMax, 1);
+  std::shared_ptr<spdlog::async_logger> logger =
+      std::make_shared<spdlog::async_logger>("conclave", std::make_shared<spdlog::sinks::stderr_sink_mt>(), pool,
+                                             spdlog::async_overflow_policy::overrun_oldest);
+  Sink() { logger->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc); }
+};
+
+Sink& sink() {
+  static Sink sink;
+  return sink;
+}
+
+}  // namespace
+
+void log_info(std::string_view line) {
+  sink().logger->info(line);
+}
+void log_warning(std::string_view line) {
+  sink().logger->warn(line);
+}
+void log_error(std::string_view line) {
+  sink().logger->error(line);
+}
+uint64_t log_lines_dropped() {
+  return sink().pool->overrun_counter();
+}
+void log_flush() {
+  sink().logger->flush();
+}
+
+}  // namespace conclave::server

@@ -1,0 +1,491 @@
+#include "server/server.h"
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <optional>
+#include <utility>
+
+#include <sys/stat.h>
+
+#include "api/members.h"
+#include "api/service.h"
+#include "base/assert.h"
+#include "conclave/v1/cluster.pb.h"
+#include "env/posix/clock.h"
+#include "env/posix/disk.h"
+#include "env/posix/random.h"
+#include "net/peer_links.h"
+#include "net/server.h"
+#include "server/bootstrap.h"
+#include "server/identity.h"
+#include "server/log.h"
+#include "server/storage_thread.h"
+
+namespace conclave::server {
+namespace {
+
+constexpr GroupId kGroup{1};
+constexpr std::string_view kInitPath = "/conclave.v1.Cluster/Init";
+// After a leader was heard of by a server that waits for init: should init be under way, its frame comes first.
+constexpr Duration kJoinDelay = std::chrono::seconds(1);
+// At the end: for the next leader to be found.
+constexpr Duration kHandOverMax = std::chrono::seconds(2);
+
+// After the beginning, for the first leader: then init is answered all the same.
+constexpr Duration kFirstLeaderMax = std::chrono::seconds(5);
+
+constexpr uint32_t kGrpcUnavailable = 14;
+
+bool is_loopback(std::string_view host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
+Status make_directory(const std::string& path) {
+  if (::mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return {};
+  return fail(ErrorCode::kIo, "cannot make the directory {}: {}", path, std::generic_category().message(errno));
+}
+
+// Answers one call with one status.
+class Refuse final : public net::CallHandler {
+ public:
+  Refuse(net::ServerCall& call, net::GrpcStatus status) : call_(call), status_(std::move(status)) {}
+  void on_message(ByteView) override {}
+  void on_half_close() override { call_.finish(status_); }
+  void on_cancel() override {}
+
+ private:
+  net::ServerCall& call_;
+  net::GrpcStatus status_;
+};
+
+class Init;
+
+class Wired final : public Server, private env::NetworkReceiver, private node::ReplicaWorld, private net::Service {
+ public:
+  explicit Wired(const ServerOptions& options) : options_(options), loop_(clock_) {}
+  ~Wired() override = default;
+
+  Status open();
+  [[nodiscard]] ReadyInfo info() const override;
+  void run() override;
+  void stop() override;
+
+ private:
+  friend class Init;
+
+  // env::NetworkReceiver
+  void on_frame(NodeId from, ByteView frame) override;
+  void on_link_up(NodeId peer) override;
+  void on_link_broken(NodeId peer) override;
+  // node::ReplicaWorld
+  void store(node::StorageJob job) override { storage_->add(std::move(job)); }
+  void send(NodeId to, env::Lane lane, std::string frame) override { links_->send(to, lane, std::move(frame)); }
+  // net::Service
+  std::unique_ptr<net::CallHandler> open(net::ServerCall& call) override;
+  void on_http(const net::HttpRequest& request, std::function<void(net::HttpResponse)> answer) override;
+
+  Status check_options();
+  Status find_identity();
+  Status open_storage();
+  Status listen();
+  void start_replica(node::FoundReplica found);
+  void deliver(std::vector<node::StorageResult> results);
+  void end_turn(Instant now);
+  [[nodiscard]] Instant next_deadline() const;
+  [[nodiscard]] BootstrapState bootstrap_state() const;
+  // It has a leader, and all members have published their addresses.
+  [[nodiscard]] bool is_complete() const;
+  void begin_cluster();
+  void join_after_a_while();
+  void hand_over(Instant give_up);
+
+  ServerOptions options_;
+  env::PosixClock clock_;
+  env::PosixRandom random_;
+  std::vector<JoinEntry> servers_;  // sorted by name
+  Membership first_membership_;
+  Identity identity_;
+  std::unique_ptr<env::PosixDisk> disk_;
+  std::optional<node::FoundReplica> found_;
+  bool lost_ = false;     // the directory had something and cannot tell what: never a new cluster's member
+  bool waiting_ = false;  // empty: for init, or to be re-admitted
+  bool beginning_ = false;
+  bool joining_ = false;
+
+  net::Loop loop_;
+  // Ends of a turn use all of these; they are destroyed in the opposite order.
+  std::unique_ptr<StorageThread> storage_;
+  std::unique_ptr<net::PeerLinks> links_;
+  std::unique_ptr<Bootstrap> bootstrap_;
+  std::unique_ptr<node::Replica> replica_;
+  std::unique_ptr<api::Service> service_;
+  std::unique_ptr<net::Server> server_;
+  std::atomic<int> stops_{0};
+};
+
+// /conclave.v1.Cluster/Init.
+class Init final : public net::CallHandler {
+ public:
+  Init(Wired& server, net::ServerCall& call) : server_(server), call_(&call) {}
+  ~Init() override { *alive_ = false; }
+  void on_message(ByteView) override {}
+  void on_half_close() override {
+    server_.bootstrap_->init(server_.loop_.now(), [this, alive = alive_](const Bootstrap::Outcome& outcome) {
+      if (*alive && call_ != nullptr) answer(outcome);
+    });
+  }
+  void on_cancel() override { call_ = nullptr; }
+
+ private:
+  void answer(const Bootstrap::Outcome& outcome) {
+    if (!outcome.error.empty()) {
+      call_->finish({.code = kGrpcUnavailable, .message = outcome.error});
+      return;
+    }
+    wait_for_leader(outcome.already, server_.loop_.now() + kFirstLeaderMax);
+  }
+  // Whoever began a cluster wants to use it: the answer comes when it can be, and every server has told its addresses.
+  void wait_for_leader(bool already, Instant give_up) {
+    const Instant now = server_.loop_.now();
+    if (!server_.is_complete() && now < give_up) {
+      server_.loop_.call_at(now + std::chrono::milliseconds(10), [this, already, give_up, alive = alive_] {
+        if (*alive && call_ != nullptr) wait_for_leader(already, give_up);
+      });
+      return;
+    }
+    v1::InitResponse response;
+    response.set_cluster_id(server_.identity_.cluster.value());
+    response.set_already(already);
+    call_->send(response.SerializeAsString());
+    call_->finish({});
+  }
+
+  Wired& server_;
+  net::ServerCall* call_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+// ---- Starting ----
+
+Status Wired::check_options() {
+  if (!options_.insecure_plaintext &&
+      (!is_loopback(options_.client_listen.host) || !is_loopback(options_.peer_listen.host))) {
+    return fail(
+        ErrorCode::kInvalidArgument,
+        "listening beyond loopback without TLS needs --insecure-plaintext: anybody who reaches the port may read "
+        "and write everything");
+  }
+  if (options_.name.empty() || options_.name.find_first_of(" \n,=") != std::string::npos) {
+    return fail(ErrorCode::kInvalidArgument, "'{}' cannot be a server's name", options_.name);
+  }
+  ASSIGN_OR_RETURN(servers_, parse_join(options_.join));
+  if (servers_.empty()) {
+    servers_.push_back({.name = options_.name, .host = options_.peer_listen.host, .port = options_.peer_listen.port});
+    return {};
+  }
+  const auto own = std::ranges::find(servers_, options_.name, &JoinEntry::name);
+  if (own == servers_.end()) {
+    return fail(ErrorCode::kInvalidArgument, "--join does not name this server, '{}'", options_.name);
+  }
+  options_.peer_listen = {.host = own->host, .port = own->port};
+  return {};
+}
+
+Status Wired::find_identity() {
+  identity_ = {.node = node_id_of(options_.name), .name = options_.name};
+  // Alone, a cluster has nobody to agree with on a name; two of them must still be told apart.
+  identity_.cluster = options_.join.empty() ? ClusterId(random_.next() | 1) : cluster_id_of(servers_);
+  RETURN_IF_ERROR(make_directory(options_.data));
+  ASSIGN_OR_RETURN(disk_, env::PosixDisk::open_directory(options_.data));
+  ASSIGN_OR_RETURN(identity_, begin_life(*disk_, identity_, clock_.wall_milliseconds()));
+  std::vector<NodeId> voters;
+  for (const JoinEntry& server : servers_) voters.push_back(node_id_of(server.name));
+  std::ranges::sort(voters);
+  first_membership_ = Membership::of_voters(voters);
+  return {};
+}
+
+Status Wired::open_storage() {
+  auto opened = node::Storage::open(
+      *disk_, clock_,
+      {.owner = {.cluster = identity_.cluster, .node = identity_.node}, .write_path = wal::WritePath::kProbe});
+  if (!opened) return std::unexpected(opened.error());
+  log_info(fmt::format("log: {} segments, {} records; writes by {}", opened->recovery.segments,
+                       opened->recovery.records, opened->recovery.write_path));
+  for (const wal::Finding& finding : opened->recovery.findings) {
+    log_warning(fmt::format("log: segment {} in slot {}, sectors {}-{}: {}", finding.sequence, finding.slot,
+                            finding.from_sector, finding.to_sector, finding.what));
+  }
+  if (opened->discarded) {
+    log_error(fmt::format("the data is beyond use: {}; this server begins empty and asks to be re-admitted",
+                          opened->discard_reason));
+  }
+  const auto found = opened->replicas.find(kGroup);
+  if (found != opened->replicas.end()) {
+    found_ = std::move(found->second);
+  } else {
+    waiting_ = true;
+    lost_ = opened->discarded || !opened->recovery.created;
+  }
+  storage_ = std::make_unique<StorageThread>(
+      std::move(opened->storage), clock_, loop_,
+      [this](std::vector<node::StorageResult> results) { deliver(std::move(results)); });
+  return {};
+}
+
+Status Wired::listen() {
+  std::vector<net::PeerAddress> peers;
+  std::vector<std::pair<NodeId, std::string>> names;
+  for (const JoinEntry& server : servers_) {
+    const NodeId id = node_id_of(server.name);
+    if (id == identity_.node) continue;
+    peers.push_back({.id = id, .host = server.host, .port = server.port});
+    names.emplace_back(id, server.name);
+  }
+  ASSIGN_OR_RETURN(links_, net::PeerLinks::listen(loop_, *this,
+                                                  {.cluster = identity_.cluster,
+                                                   .self = identity_.node,
+                                                   .boot = identity_.boot,
+                                                   .address = options_.peer_listen.host,
+                                                   .port = options_.peer_listen.port,
+                                                   .peers = std::move(peers)}));
+  ASSIGN_OR_RETURN(
+      server_,
+      net::Server::listen(loop_, *this, {.address = options_.client_listen.host, .port = options_.client_listen.port}));
+  bootstrap_ = std::make_unique<Bootstrap>(
+      identity_.node, std::move(names), identity_.boot.value() << 16,
+      Bootstrap::World{
+          .send = [this](NodeId to, std::string frame) { links_->send(to, env::Lane::kConsensus, std::move(frame)); },
+          .state = [this] { return bootstrap_state(); },
+          .begin = [this] { begin_cluster(); }});
+  return {};
+}
+
+Status Wired::open() {
+  RETURN_IF_ERROR(check_options());
+  RETURN_IF_ERROR(find_identity());
+  RETURN_IF_ERROR(open_storage());
+  RETURN_IF_ERROR(listen());
+  loop_.add_turn_end([this](Instant now) { end_turn(now); });
+  loop_.set_deadline([this] { return next_deadline(); });
+  loop_.post([this] {
+    if (found_) {
+      start_replica(*std::exchange(found_, std::nullopt));
+    } else if (options_.join.empty() && !lost_) {
+      begin_cluster();
+    } else {
+      log_info(lost_ ? "waits for a leader to re-admit it" : "waits for `conclave init`, asked once of any server");
+    }
+  });
+  return {};
+}
+
+ReadyInfo Wired::info() const {
+  return {.name = options_.name,
+          .client = {.host = options_.client_listen.host, .port = server_->port()},
+          .peer = {.host = options_.peer_listen.host, .port = links_->port()},
+          .cluster = identity_.cluster,
+          .alone = options_.join.empty(),
+          .waiting = waiting_ && !options_.join.empty()};
+}
+
+void Wired::start_replica(node::FoundReplica found) {
+  waiting_ = false;
+  node::ReplicaOptions options;
+  options.raft.group = kGroup;
+  options.raft.self = identity_.node;
+  options.raft.boot = identity_.boot;
+  options.raft.seed = random_.next();
+  options.snapshot_log_bytes = options_.snapshot_log_bytes;
+  log_info(fmt::format("starts: {}, term {}, log up to {}, state of {}", to_string(found.recovered.certainty),
+                       found.recovered.vote.term, found.recovered.last.index, found.recovered.snapshot.last.index));
+  node::ReplicaWorld& world = *this;
+  replica_ = std::make_unique<node::Replica>(options, std::move(found.recovered), std::move(found.keyspace), world);
+  api::ServiceOptions api{.cluster = identity_.cluster, .self = identity_.node, .name = options_.name};
+  api.client_urls = {fmt::format("http://{}:{}", options_.client_listen.host, server_->port())};
+  api.peer_urls = {fmt::format("http://{}:{}", options_.peer_listen.host, links_->port())};
+  for (const JoinEntry& server : servers_) {
+    api.peers.push_back({.id = node_id_of(server.name),
+                         .name = server.name,
+                         .peer_urls = {fmt::format("http://{}:{}", server.host, server.port)}});
+  }
+  std::erase_if(api.peers, [this](const api::MemberAttributes& peer) { return peer.id == identity_.node; });
+  api.seed = random_.next();
+  service_ = std::make_unique<api::Service>(api, *replica_, clock_);
+  replica_->set_clients(*service_);
+  replica_->start(loop_.now());
+  for (const net::PeerLinkState& link : links_->states()) {
+    if (link.connected) replica_->on_link_up(loop_.now(), link.id);
+  }
+}
+
+// ---- A new cluster, or a new disk ----
+
+BootstrapState Wired::bootstrap_state() const {
+  if (lost_) return BootstrapState::kLed;
+  if (replica_ == nullptr) return BootstrapState::kEmpty;
+  return replica_->raft().status().term > Term(1) ? BootstrapState::kLed : BootstrapState::kBegun;
+}
+
+bool Wired::is_complete() const {
+  if (replica_ == nullptr || !replica_->raft().status().leader.is_set()) return false;
+  return std::ranges::all_of(first_membership_.members(), [this](const Member& member) {
+    return std::as_const(*replica_).keyspace().record(api::member_record_key(member.id)) != nullptr;
+  });
+}
+
+void Wired::begin_cluster() {
+  if (!waiting_ || beginning_) return;
+  beginning_ = true;
+  storage_->add(node::PersistJob{.group = kGroup,
+                                 .sequence = WriteSequence(1),
+                                 .batch = node::Storage::bootstrap_batch(kGroup, identity_.node, first_membership_)});
+}
+
+// A leader writes to this server as to a member: the cluster is there and this server's disk is new. Should init be
+// under way, its word comes first.
+void Wired::join_after_a_while() {
+  if (joining_ || beginning_) return;
+  joining_ = true;
+  loop_.call_at(loop_.now() + kJoinDelay, [this] {
+    if (replica_ != nullptr || beginning_) return;
+    log_warning("a leader knows this server as a member, but its directory is empty: asks to be re-admitted");
+    lost_ = true;
+    node::FoundReplica found{.recovered = {.group = kGroup}, .keyspace = std::make_unique<keyspace::Keyspace>()};
+    start_replica(std::move(found));
+  });
+}
+
+// ---- Turns ----
+
+void Wired::deliver(std::vector<node::StorageResult> results) {
+  const Instant now = loop_.now();
+  for (node::StorageResult& result : results) {
+    if (replica_ != nullptr) {
+      replica_->on_storage(now, std::move(result));
+    } else if (beginning_ && std::holds_alternative<node::Persisted>(result)) {
+      log_info(options_.join.empty() ? "a new cluster of this server alone" : "a new cluster begins");
+      start_replica({.recovered = node::Storage::bootstrap_state(kGroup, identity_.node, first_membership_),
+                     .keyspace = std::make_unique<keyspace::Keyspace>()});
+      bootstrap_->begun();
+    }
+  }
+}
+
+void Wired::end_turn(Instant now) {
+  bootstrap_->tick(now);
+  if (replica_ != nullptr) {
+    replica_->tick(now);
+    replica_->flush(now);
+  }
+  // The disk and the peers first: they are what a request waits for.
+  storage_->submit();
+  links_->flush();
+  if (service_ != nullptr) service_->turn_end(now);
+  server_->flush();
+}
+
+Instant Wired::next_deadline() const {
+  Instant deadline = bootstrap_->next_deadline();
+  if (replica_ == nullptr) return deadline;
+  if (replica_->has_work() || service_->has_work()) return loop_.now();
+  return std::min({deadline, replica_->next_deadline(), service_->next_deadline()});
+}
+
+void Wired::on_frame(NodeId from, ByteView frame) {
+  if (!frame.empty() && frame.front() == kBootstrapFrame) {
+    bootstrap_->on_frame(from, frame);
+    return;
+  }
+  if (replica_ != nullptr) {
+    replica_->on_frame(loop_.now(), from, frame);
+  } else if (node::is_from_leader(frame)) {
+    join_after_a_while();
+  }
+}
+
+void Wired::on_link_up(NodeId peer) {
+  if (replica_ != nullptr) replica_->on_link_up(loop_.now(), peer);
+}
+
+void Wired::on_link_broken(NodeId peer) {
+  if (replica_ != nullptr) replica_->on_link_broken(loop_.now(), peer);
+}
+
+// ---- Clients ----
+
+std::unique_ptr<net::CallHandler> Wired::open(net::ServerCall& call) {
+  if (call.path() == kInitPath) return std::make_unique<Init>(*this, call);
+  if (service_ != nullptr) return service_->open(call);
+  const std::string why = lost_ ? "this server lost its data and waits to be re-admitted"
+                                : "the cluster has not begun: run `conclave init` once";
+  return std::make_unique<Refuse>(call, net::GrpcStatus{.code = kGrpcUnavailable, .message = why});
+}
+
+void Wired::on_http(const net::HttpRequest& request, std::function<void(net::HttpResponse)> answer) {
+  if (service_ != nullptr) {
+    service_->on_http(request, std::move(answer));
+    return;
+  }
+  answer(
+      {.status = 503, .content_type = "application/json", .body = R"({"health":"false","reason":"NOT INITIALISED"})"});
+}
+
+// ---- Running and ending ----
+
+void Wired::run() {
+  loop_.run();
+  // No more frames or calls reach what is about to go.
+  log_info("ended");
+  log_flush();
+}
+
+void Wired::stop() {
+  const int before = stops_.fetch_add(1);
+  if (before > 0) {
+    loop_.stop();
+    return;
+  }
+  loop_.post([this] {
+    log_info("ending: hands leadership over, finishes what is in flight");
+    server_->drain();
+    hand_over(loop_.now() + kHandOverMax);
+  });
+}
+
+void Wired::hand_over(Instant give_up) {
+  const bool leads = replica_ != nullptr && replica_->raft().status().role == raft::Role::kLeader;
+  const bool alone = replica_ == nullptr || replica_->raft().membership().members().size() < 2;
+  const Instant now = loop_.now();
+  const bool busy = (leads && !alone) || (replica_ != nullptr && replica_->writes_pending() > 0);
+  if (!busy || now >= give_up) {
+    loop_.stop();
+    return;
+  }
+  if (leads && !alone && !replica_->raft().status().transferring) (void)replica_->transfer(now, NodeId());
+  loop_.call_at(now + std::chrono::milliseconds(10), [this, give_up] { hand_over(give_up); });
+}
+
+}  // namespace
+
+Result<Address> parse_address(std::string_view text) {
+  const size_t colon = text.rfind(':');
+  uint16_t port = 0;
+  const std::string_view digits = colon == std::string_view::npos ? text : text.substr(colon + 1);
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+  if (digits.empty() || parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) {
+    return fail(ErrorCode::kInvalidArgument, "'{}' is not HOST:PORT", text);
+  }
+  Address address{.port = port};
+  if (colon != std::string_view::npos && colon > 0) address.host = std::string(text.substr(0, colon));
+  return address;
+}
+
+Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options) {
+  auto server = std::make_unique<Wired>(options);
+  RETURN_IF_ERROR(server->open());
+  return server;
+}
+
+}  // namespace conclave::server

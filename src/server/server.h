@@ -1,0 +1,57 @@
+// Server: one process of the cluster, wired: the data directory, its disk's thread, the replica, links to the peers,
+// the client port. One thread runs all but the disk: a hand-over between threads costs more than the work of a request
+// (docs/internals/performance.md). Only this folder and the simulator choose what is real.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/types.h"
+#include "node/replica.h"
+
+namespace conclave::server {
+
+struct Address {
+  std::string host = "127.0.0.1";
+  uint16_t port = 0;
+};
+// "HOST:PORT"; kInvalidArgument.
+[[nodiscard]] Result<Address> parse_address(std::string_view text);
+
+struct ServerOptions {
+  std::string name = "default";
+  std::string data = "conclave-data";
+  Address client_listen{.port = 2379};
+  Address peer_listen{.port = 2380};
+  // All servers of the cluster, this one among them; empty: alone.
+  std::string join;
+  bool insecure_plaintext = false;  // off loopback, for clients and peers
+  uint64_t snapshot_log_bytes = uint64_t{64} << 20;
+};
+
+struct ReadyInfo {
+  std::string name;
+  Address client;
+  Address peer;
+  ClusterId cluster;
+  bool alone = false;    // a single-node cluster
+  bool waiting = false;  // for init
+};
+
+class Server {
+ public:
+  // Recovers the directory, listens. kInvalidArgument, kLocked, kForeign, kIo and what else the directory says.
+  [[nodiscard]] static Result<std::unique_ptr<Server>> start(const ServerOptions& options);
+  virtual ~Server() = default;
+  [[nodiscard]] virtual ReadyInfo info() const = 0;
+  // Until stop(). The calling thread is the server's.
+  virtual void run() = 0;
+  // Any thread. The first call hands leadership over and finishes what is in flight; the second ends at once.
+  virtual void stop() = 0;
+};
+
+}  // namespace conclave::server
