@@ -180,6 +180,7 @@ void Bench::reads() {
   std::vector<double> ranges;
   for (int round = 0; round < 3; ++round) {
     std::vector<std::string> keys;
+    keys.reserve(100'000);
     for (uint64_t i = 0; i < 100'000; ++i) keys.push_back(key_of(mix(i, 4 + static_cast<uint64_t>(round)) % keys_));
     std::string body;
     double before = thread_seconds();
@@ -341,6 +342,7 @@ void Bench::watchers() {
            rate(0, 200'000, [this, round](uint64_t i) { return put_command(key_of(mix(i, 20 + round) % keys_)); });
   };
   std::vector<double> without;
+  without.reserve(3);
   for (uint64_t round = 0; round < 3; ++round) without.push_back(updates(round));
   double before = allocated_bytes();
   std::vector<std::unique_ptr<WatchStream>> streams;
