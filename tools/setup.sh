@@ -26,6 +26,16 @@ need_file /usr/include/gtest/gtest.h libgtest-dev
 need_file /usr/include/benchmark/benchmark.h libbenchmark-dev
 need_file /usr/include/google/protobuf/message.h libprotobuf-dev
 need_file /usr/include/zstd.h libzstd-dev
+need_file /usr/include/asio.hpp libasio-dev
+need_file /usr/include/nghttp2/nghttp2.h libnghttp2-dev
+need_file /usr/include/spdlog/spdlog.h libspdlog-dev
+
+# Other people's clients, for tests/interop.
+need_command etcdctl etcd-client
+need_file /usr/lib/go/bin/go golang-go
+need_file /usr/share/gocode/src/go.etcd.io/etcd/clientv3/client.go golang-etcd-server-dev
+# Only for comparing: its package starts a server of its own where systemd runs.
+[ "${1:-}" != compare ] || need_command etcd etcd-server
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 
