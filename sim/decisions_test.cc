@@ -107,6 +107,7 @@ TEST(Replay, TextGoesBothWaysAndNonsenseIsRefused) {
 
 TEST(Shrink, FindsTheFewThatMatter) {
   std::vector<Decision> decisions;
+  decisions.reserve(500);
   for (uint64_t i = 0; i < 500; ++i) decisions.push_back({"site", i % 3, i});
   const std::vector<Decision> needed = {decisions[17], decisions[230], decisions[499]};
   uint64_t trials = 0;

@@ -36,6 +36,7 @@ class MinimalLogTest : public testing::Test {
   // Entries first..first + count - 1 of `term`, replacing what is there.
   void append(uint64_t first, uint64_t count, uint64_t term) {
     std::vector<Entry> entries;
+    entries.reserve(count);
     for (uint64_t i = 0; i < count; ++i) {
       entries.push_back({.index = LogIndex(first + i),
                          .term = Term(term),
@@ -138,7 +139,6 @@ TEST_F(MinimalLogTest, ATornRecordIsCut) {
   open();
   append(1, 1, 1);
   rest();
-  std::string old(kSectorBytes, '\0');
   std::string whole(disk().true_size("log").value(), '\0');
   ASSERT_TRUE(disk().truth("log", 0, std::span<char>(whole)));
   append(2, 1, 1);
