@@ -89,6 +89,7 @@ std::vector<const Mark*> sorted_marks() {
 RunResult run_seed(const Suite& suite, const RunContext& context, const Replay* replay, std::vector<Decision>* fired) {
   const std::vector<const Mark*> marks = sorted_marks();
   std::vector<uint64_t> before;
+  before.reserve(marks.size());
   for (const Mark* mark : marks) before.push_back(mark->hits);
   Decisions decisions(context.seed);
   if (replay != nullptr) decisions.set_replay(*replay);

@@ -37,7 +37,7 @@ std::string file_of(Position last, ByteView content) {
 
 // The data of a sector, or nothing if it is not the one it should be.
 bool sector_is_sound(ByteView sector, Position last, uint64_t number) {
-  return sector.size() == kSectorBytes && load_le<uint32_t>(sector.data()) == crc32c(sector.substr(4)) &&
+  return sector.size() == kSectorBytes && load_le<uint32_t>(&sector.front()) == crc32c(sector.substr(4)) &&
          load_le<uint64_t>(sector.data() + 16) == last.term.value() &&
          load_le<uint64_t>(sector.data() + 24) == last.index.value() &&
          load_le<uint64_t>(sector.data() + 32) == number && load_le<uint32_t>(sector.data() + 4) <= kDataBytes;

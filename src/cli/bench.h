@@ -72,6 +72,7 @@ class BenchLoad {
  public:
   virtual ~BenchLoad() = default;
   // Leases, watches: whatever must stand before it begins.
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): others keep it
   virtual void prepare(std::function<void()> ready) { ready(); }
   virtual void begin() = 0;
 };

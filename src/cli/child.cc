@@ -8,8 +8,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <string_view>
+#include <system_error>
 
 namespace conclave::cli {
 namespace {
@@ -28,7 +28,7 @@ constexpr int kNotFoundCommand = 127;
   for (int number = 1; number < NSIG; ++number) sigaction(number, &by_default, nullptr);
   sigset_t none;
   sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
+  sigprocmask(SIG_SETMASK, &none, nullptr);  // NOLINT(concurrency-mt-unsafe): the only thread of the new process
   environ = environment;
   execvp(arguments[0], arguments);
   const int error = errno;
@@ -43,6 +43,7 @@ constexpr int kNotFoundCommand = 127;
 
 Result<Child> Child::start(const ChildOptions& options) {
   std::vector<char*> arguments;
+  arguments.reserve(options.command.size() + 1);
   for (const std::string& argument : options.command) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   const auto is_replaced = [&](std::string_view entry) {
@@ -62,7 +63,7 @@ Result<Child> Child::start(const ChildOptions& options) {
   const bool terminal = isatty(STDIN_FILENO) != 0 && tcgetpgrp(STDIN_FILENO) == getpgrp();
   const pid_t self = getpid();
   const pid_t pid = fork();
-  if (pid < 0) return fail(ErrorCode::kIo, "no process can be started: {}", std::strerror(errno));
+  if (pid < 0) return fail(ErrorCode::kIo, "no process can be started: {}", std::generic_category().message(errno));
   if (pid == 0) become(arguments.data(), environment.data(), self, terminal);
   setpgid(pid, pid);  // whoever is first, it is done when either goes on
   return Child(pid, terminal);

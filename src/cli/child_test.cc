@@ -55,11 +55,11 @@ TEST(Children, ThatCannotBeRun) {
 }
 
 TEST(Children, SeeTheEnvironmentReplacedAndAdded) {
-  setenv("CONCLAVE_TOKEN", "old", 1);
+  setenv("CONCLAVE_TOKEN", "old", 1);  // NOLINT(concurrency-mt-unsafe): one thread
   Child child = start({"sh", "-c", R"([ "$CONCLAVE_TOKEN" = 12 ] && [ "$CONCLAVE_RESOURCE" = r ] && [ -n "$PATH" ])"},
                       {"CONCLAVE_TOKEN=12", "CONCLAVE_RESOURCE=r"});
   EXPECT_EQ(wait_for(child), 0);
-  unsetenv("CONCLAVE_TOKEN");
+  unsetenv("CONCLAVE_TOKEN");  // NOLINT(concurrency-mt-unsafe): one thread
 }
 
 TEST(Children, HaveAGroupThatSignalsReach) {

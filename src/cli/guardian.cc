@@ -10,7 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "env/posix/clock.h"
@@ -61,19 +61,19 @@ void set_timer(int timer, Instant at) {
 
 Result<Guardian> Guardian::start() {
   int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return fail(ErrorCode::kIo, "no pipe: {}", std::strerror(errno));
+  if (pipe2(ends, O_CLOEXEC) != 0) return fail(ErrorCode::kIo, "no pipe: {}", std::generic_category().message(errno));
   const pid_t pid = fork();
   if (pid < 0) {
     close(ends[0]);
     close(ends[1]);
-    return fail(ErrorCode::kIo, "no process can be started: {}", std::strerror(errno));
+    return fail(ErrorCode::kIo, "no process can be started: {}", std::generic_category().message(errno));
   }
   if (pid == 0) {
     // Out of reach of what the terminal sends to the group, and holding nobody's files open.
     setsid();
     sigset_t all;
     sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, nullptr);
+    sigprocmask(SIG_SETMASK, &all, nullptr);  // NOLINT(concurrency-mt-unsafe): the only thread of the new process
     constexpr int kPipe = 0;
     constexpr int kTimer = 1;
     const int timer = timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK);

@@ -97,7 +97,7 @@ class Lock {
   std::expected<void, Failure> acquire();
   [[nodiscard]] std::optional<Failure> wait_for(const ClaimState& state);
   std::expected<void, Failure> freshen();
-  void watch(const std::string& key, int64_t from, std::function<void()> gone);
+  void watch(const std::string& key, int64_t from, const std::function<void()>& gone);
   void guard_claim();
   int hold();
   int run_command();
@@ -117,7 +117,7 @@ class Lock {
   std::unique_ptr<WatchFeed> feed_;  // the loop's thread
 };
 
-void Lock::watch(const std::string& key, int64_t from, std::function<void()> gone) {
+void Lock::watch(const std::string& key, int64_t from, const std::function<void()>& gone) {
   etcdserverpb::WatchCreateRequest request;
   request.set_key(key);
   request.set_start_revision(from);

@@ -67,7 +67,7 @@ int run(StartOptions options) {
   end_on_signals(**server, signals);
   (*server)->run();
   // The thread that waits for signals still refers to it.
-  (void)server->release();
+  [[maybe_unused]] const server::Server* kept = server->release();
   return kOk;
 }
 

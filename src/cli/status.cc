@@ -54,6 +54,7 @@ Overview look(Endpoints& endpoints, Duration timeout) {
   overview.servers.resize(endpoints.size());
   // All at once: one that is away must not make the others wait.
   std::vector<std::future<Answer>> answers;
+  answers.reserve(endpoints.size());
   for (size_t i = 0; i < endpoints.size(); ++i) {
     answers.push_back(std::async(std::launch::async, [&endpoints, i, timeout] {
       return endpoints.call_at(i, "/etcdserverpb.Maintenance/Status", {}, timeout);

@@ -30,7 +30,7 @@ Wakeups::Wakeups() {
   sigset_t blocked = watched;
   sigaddset(&blocked, SIGTTOU);  // the terminal is given to the command, and taken back
   sigaddset(&blocked, SIGPIPE);
-  sigprocmask(SIG_BLOCK, &blocked, nullptr);
+  sigprocmask(SIG_BLOCK, &blocked, nullptr);  // NOLINT(concurrency-mt-unsafe): before any other thread
   signals_ = signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
   timer_ = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
   news_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

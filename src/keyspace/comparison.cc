@@ -52,12 +52,14 @@ std::optional<SharedBytes> command_of(const Step& step, ErrorId& refused) {
   switch (step.header.kind) {
     case CommandKind::kLeaseExpire: {
       std::vector<LeaseId> leases;
+      leases.reserve(step.leases.size());
       for (const auto& [lease, remaining] : step.leases) leases.emplace_back(lease);
       encode_expire(leases, body);
       return encode_command(step.header, body);
     }
     case CommandKind::kLeaseCheckpoint: {
       std::vector<LeaseRemaining> leases;
+      leases.reserve(step.leases.size());
       for (const auto& [lease, remaining] : step.leases) leases.push_back({LeaseId(lease), remaining});
       encode_checkpoint(leases, body);
       return encode_command(step.header, body);
@@ -183,6 +185,7 @@ model::Answer Comparison::apply_to_model(const Step& step, int* failed_guard) {
     }
     case CommandKind::kLeaseExpire: {
       std::vector<int64_t> ids;
+      ids.reserve(step.leases.size());
       for (const auto& [lease, remaining] : step.leases) ids.push_back(lease);
       answer = model_.expire(ids);
       break;
@@ -250,7 +253,8 @@ std::optional<std::string> Comparison::run_command(const Step& step) {
   bool done = implementation_->apply(LogIndex(index_), Term(step.entry_term), *command, units);
   int slices = 0;
   while (!done) {
-    if (before && ++slices % 8 == 1 && slices < 24) {
+    ++slices;
+    if (before && slices % 8 == 1 && slices < 24) {
       const model::Model& seen = implementation_->tables().is_committed() ? model_ : *before;
       if (auto difference = look(seen)) return "between slices: " + *difference;
       (void)implementation_->run_background(3);

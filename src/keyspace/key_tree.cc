@@ -46,6 +46,7 @@ namespace {
 uint64_t head_of(ByteView bytes, uint32_t shared) {
   if (bytes.size() <= shared) return 0;
   bytes.remove_prefix(shared);
+  // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): 8 are there
   if (bytes.size() >= 8) return __builtin_bswap64(load_le<uint64_t>(bytes.data()));
   uint64_t head = 0;
   for (size_t i = 0; i < bytes.size(); ++i) head |= uint64_t{static_cast<uint8_t>(bytes[i])} << (56 - 8 * i);

@@ -20,7 +20,7 @@ constexpr int64_t kStepsPerRound = 2'500;  // a fresh keyspace each: histories s
 constexpr int64_t kSuccessesPerShard = 130;  // a thousand and more over all shards
 
 int64_t steps_per_shard() {
-  const char* steps = std::getenv("CONCLAVE_KEYSPACE_STEPS");
+  const char* steps = std::getenv("CONCLAVE_KEYSPACE_STEPS");  // NOLINT(concurrency-mt-unsafe): nobody sets it
   return steps != nullptr ? std::atoll(steps) : kStepsPerShard;
 }
 
