@@ -227,7 +227,7 @@ Status Storage::run(const SnapshotContentJob& job, std::vector<StorageResult>& r
   const uint64_t file_bytes = writer.file_bytes();
   const SnapshotMark mark = found->second.mark;
   writing_.erase(found);
-  ASSIGN_OR_RETURN(const wal::SnapshotName oldest, wal::prune_snapshots(disk_, job.group));
+  ASSIGN_OR_RETURN(const wal::SnapshotName oldest, wal::prune_snapshots(disk_, job.group, mark.last.index));
   results.emplace_back(SnapshotStored{
       .group = job.group, .mark = mark, .keep_from = oldest.last.index.next(), .file_bytes = file_bytes});
   return {};
@@ -243,17 +243,33 @@ Status Storage::run(const SnapshotAbandonJob& job, std::vector<StorageResult>&) 
 
 // ---- Transfers ----
 
-Status Storage::run(const ChunkReadJob& job, std::vector<StorageResult>& results) {
-  ChunkRead result{.group = job.group, .message = job.message};
+// The block checksums are looked at before the bytes leave; from the beginning again with each transfer.
+Result<std::string> Storage::read_chunk(const ChunkReadJob& job, uint64_t& total) {
   const wal::SnapshotName name = name_of(job.group, job.mark);
-  auto bytes = wal::read_snapshot_chunk(disk_, name, job.offset, options_.chunk_bytes);
-  auto file = disk_.open(wal::snapshot_path(name), {});
-  if (bytes && file) {
-    if (const auto size = (*file)->size()) {
-      result.found = true;
-      result.bytes = std::move(*bytes);
-      result.total = *size;
-    }
+  ASSIGN_OR_RETURN(std::string bytes, wal::read_snapshot_chunk(disk_, name, job.offset, options_.chunk_bytes));
+  ASSIGN_OR_RETURN(const auto file, disk_.open(wal::snapshot_path(name), {}));
+  ASSIGN_OR_RETURN(total, file->size());
+  Sending& sending = sending_[job.group];
+  if (sending.checked == nullptr || sending.mark.last != job.mark.last || job.offset == 0) {
+    ASSIGN_OR_RETURN(auto reader, wal::SnapshotReader::open(disk_, name));
+    sending = {.mark = job.mark, .checked = std::move(reader)};
+  }
+  std::string content;
+  while (!sending.whole && sending.checked->offset() < job.offset + bytes.size()) {
+    ASSIGN_OR_RETURN(const bool more, sending.checked->next(content));
+    sending.whole = !more;
+  }
+  return bytes;
+}
+
+Status Storage::run(const ChunkReadJob& job, std::vector<StorageResult>& results) {
+  ChunkRead result{.group = job.group, .mark = job.mark, .message = job.message};
+  if (auto bytes = read_chunk(job, result.total)) {
+    result.found = true;
+    result.bytes = std::move(*bytes);
+  } else {
+    REACHED(storage_own_snapshot_damaged);
+    sending_.erase(job.group);
   }
   results.emplace_back(std::move(result));
   return {};
@@ -292,14 +308,15 @@ Status Storage::run(const ChunkStoreJob& job, std::vector<StorageResult>& result
       return std::unexpected(name.error());
     }
   }
-  results.emplace_back(std::move(stored));
+  results.emplace_back(stored);
   return {};
 }
 
 Status Storage::run(const LoadJob& job, std::vector<StorageResult>& results) {
   ASSIGN_OR_RETURN(auto keyspace, load(job.group, job.mark));
   // Two are kept, and what lies before them goes.
-  if (const auto pruned = wal::prune_snapshots(disk_, job.group); !pruned) return std::unexpected(pruned.error());
+  if (const auto pruned = wal::prune_snapshots(disk_, job.group, job.mark.last.index); !pruned)
+    return std::unexpected(pruned.error());
   results.emplace_back(StateLoaded{.group = job.group, .mark = job.mark, .keyspace = std::move(keyspace)});
   return {};
 }

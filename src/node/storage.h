@@ -93,6 +93,7 @@ struct SnapshotNotStored {
 };
 struct ChunkRead {
   GroupId group;
+  SnapshotMark mark;
   uint64_t message = 0;
   bool found = false;  // otherwise the file is gone or damaged
   std::string bytes;
@@ -178,11 +179,18 @@ class Storage {
   Status run(const ChunkStoreJob& job, std::vector<StorageResult>& results);
   Status run(const LoadJob& job, std::vector<StorageResult>& results);
   Status run(const PersistJob&, std::vector<StorageResult>&) { return {}; }
+  [[nodiscard]] Result<std::string> read_chunk(const ChunkReadJob& job, uint64_t& total);
   Status no_space_for_snapshot(GroupId group, std::vector<StorageResult>& results);
 
   struct Writing {
     SnapshotMark mark;
     std::unique_ptr<wal::SnapshotWriter> writer;
+  };
+  // A snapshot being sent: checked up to where it was read, so that no peer is given damage for ever.
+  struct Sending {
+    SnapshotMark mark;
+    std::unique_ptr<wal::SnapshotReader> checked;
+    bool whole = false;
   };
   struct Receiving {
     SnapshotMark mark;
@@ -198,6 +206,7 @@ class Storage {
   std::vector<wal::Ticket> tickets_;
   std::deque<StorageJob> others_;
   std::map<GroupId, Writing> writing_;
+  std::map<GroupId, Sending> sending_;
   std::map<GroupId, Receiving> receiving_;
 };
 

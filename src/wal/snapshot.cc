@@ -95,9 +95,9 @@ Status remove_unfinished_snapshots(env::Disk& disk) {
   return synced;
 }
 
-Result<SnapshotName> prune_snapshots(env::Disk& disk, GroupId group) {
+Result<SnapshotName> prune_snapshots(env::Disk& disk, GroupId group, LogIndex newest) {
   ASSIGN_OR_RETURN(auto names, list_snapshots(disk));
-  std::erase_if(names, [&](const SnapshotName& name) { return name.group != group; });
+  std::erase_if(names, [&](const SnapshotName& name) { return name.group != group || name.last.index > newest; });
   if (names.empty()) return fail(ErrorCode::kNotFound, "group {}: no snapshot", group);
   const size_t dropped = names.size() - std::min(names.size(), kSnapshotsKept);
   for (size_t i = 0; i < dropped; ++i) RETURN_IF_ERROR(disk.remove(snapshot_path(names[i])));

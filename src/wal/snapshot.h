@@ -33,9 +33,10 @@ struct SnapshotName {
 // At start, before any other: removes what a crash left (files that were being written; partial transfers stay) and
 // makes the names that are there durable.
 [[nodiscard]] Status remove_unfinished_snapshots(env::Disk& disk);
-// Removes all but the newest kSnapshotsKept of the group. Returns the oldest kept: the log may be released up to there.
-// kNotFound if there is none.
-[[nodiscard]] Result<SnapshotName> prune_snapshots(env::Disk& disk, GroupId group);
+// Of the group's snapshots up to `newest` all but the last kSnapshotsKept are removed. Returns the oldest kept: the log
+// may be released up to there. Later ones stay: received and not installed yet, or of a log that was lost and is being
+// caught up with. kNotFound if there is none up to `newest`.
+[[nodiscard]] Result<SnapshotName> prune_snapshots(env::Disk& disk, GroupId group, LogIndex newest);
 
 // Takes content in pieces of any size; memory is one block.
 class SnapshotWriter {

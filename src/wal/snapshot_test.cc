@@ -72,10 +72,19 @@ TEST_F(SnapshotTest, WhatIsWrittenIsRead) {
 
 TEST_F(SnapshotTest, TwoAreKept) {
   for (uint64_t index : {10, 20, 30, 40}) write(index, true);
-  const SnapshotName oldest = prune_snapshots(*disk_, GroupId(1)).value();
+  const SnapshotName oldest = prune_snapshots(*disk_, GroupId(1), LogIndex(40)).value();
   EXPECT_EQ(oldest.last.index, LogIndex(30));
   EXPECT_EQ(list_snapshots(*disk_)->size(), 2U);
-  EXPECT_EQ(prune_snapshots(*disk_, GroupId(2)).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(prune_snapshots(*disk_, GroupId(2), LogIndex(40)).error().code, ErrorCode::kNotFound);
+}
+
+// Scenario: (1) the log is lost, snapshots at 30 and 40 stay; (2) the server begins empty and is caught up with; (3) it
+// takes a snapshot at 20, which is the one its log must be kept back to, not those.
+TEST_F(SnapshotTest, LaterOnesThanTheLogHasReachedNeitherGoNorCount) {
+  for (uint64_t index : {10, 20, 30, 40}) write(index, true);
+  EXPECT_EQ(prune_snapshots(*disk_, GroupId(1), LogIndex(20)).value().last.index, LogIndex(10));
+  EXPECT_EQ(list_snapshots(*disk_)->size(), 4U);
+  EXPECT_EQ(prune_snapshots(*disk_, GroupId(1), LogIndex(5)).error().code, ErrorCode::kNotFound);
 }
 
 TEST_F(SnapshotTest, EachRottenBitIsFoundAndTheOlderOneServes) {

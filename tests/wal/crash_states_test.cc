@@ -227,7 +227,7 @@ TEST(CrashStates, EveryStorageCallOfSnapshots) {
     ASSERT_TRUE((*writer)->finish());
     durable.insert(index);
     if (durable.size() > kSnapshotsKept) pruning = {*durable.begin()};
-    ASSERT_TRUE(prune_snapshots(disk, GroupId(1)));
+    ASSERT_TRUE(prune_snapshots(disk, GroupId(1), LogIndex(index)));
     while (durable.size() > kSnapshotsKept) durable.erase(durable.begin());
     pruning.clear();
   }
