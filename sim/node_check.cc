@@ -4,10 +4,75 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/mark.h"
 #include "etcd/rpc.pb.h"
 #include "keyspace/command.h"
 
 namespace conclave::sim {
+namespace {
+
+// Whether a server that found this knows less than, or other than, what it kept.
+bool forgets(const Recovered& recovered, const NodeCheck::Kept& kept) {
+  if (recovered.vote.incarnation != kept.vote.incarnation) return recovered.vote.incarnation < kept.vote.incarnation;
+  if (recovered.vote.term != kept.vote.term) return recovered.vote.term < kept.vote.term;
+  if (kept.vote.candidate.is_set() && recovered.vote.candidate != kept.vote.candidate) return true;
+  return recovered.last != kept.last;
+}
+
+}  // namespace
+
+void NodeCheck::note_written(uint64_t server, WriteSequence sequence, const Kept& kept) {
+  disks_[server].written.emplace_back(sequence, kept);
+}
+
+void NodeCheck::note_durable(uint64_t server, WriteSequence sequence) {
+  Disk& disk = disks_[server];
+  while (!disk.written.empty() && disk.written.front().first <= sequence) {
+    disk.durable = disk.written.front().second;
+    disk.written.pop_front();
+  }
+}
+
+void NodeCheck::note_found(uint64_t server, const Recovered& recovered, bool struck) {
+  Disk& disk = disks_[server];
+  disk.lost = false;
+  if (recovered.certainty != Certainty::kCertain) {
+    if (!struck) violate(fmt::format("server {}: a sound disk is found {}", server, to_string(recovered.certainty)));
+  } else {
+    // A write without an answer may be there or not, and every one before it then is.
+    const bool remembers =
+        !forgets(recovered, disk.durable) ||
+        std::ranges::any_of(disk.written, [&](const auto& write) { return !forgets(recovered, write.second); });
+    if (!remembers && !struck) {
+      violate(fmt::format("server {}: a sound disk that held term {} and last ({},{}) is found at term {} and ({},{})",
+                          server, disk.durable.vote.term, disk.durable.last.term, disk.durable.last.index,
+                          recovered.vote.term, recovered.last.term, recovered.last.index));
+    }
+    disk.lost = !remembers;
+    disk.lost_identity = recovered.vote.incarnation;
+    const bool has_hole = std::ranges::any_of(recovered.entries, [&](const Entry& entry) {
+      return entry.type == EntryType::kHole && entry.index > recovered.snapshot.last.index;
+    });
+    if (has_hole && !struck) violate(fmt::format("server {}: a sound disk is found with a hole", server));
+  }
+  disk.found = {.vote = recovered.vote, .last = recovered.last};
+}
+
+void NodeCheck::note_begun(uint64_t server) {
+  Disk& disk = disks_[server];
+  disk.durable = disk.found;
+  disk.written.clear();
+}
+
+void NodeCheck::note_status(uint64_t server, const raft::Status& status) {
+  Disk& disk = disks_[server];
+  if (!disk.lost || !status.proven) return;
+  if (status.incarnation == disk.lost_identity) {
+    REACHED(sim_node_silent_loss);
+    silent_loss_ = true;
+  }
+  disk.lost = false;
+}
 
 void NodeCheck::note_state(uint64_t server, LogIndex index, uint64_t digest) {
   const auto [known, first] = digests_.emplace(index, digest);
@@ -51,7 +116,7 @@ void NodeCheck::note_applied(uint64_t server, Instant now, const Entry& entry, k
 void NodeCheck::check_ended(LeaseId lease) {
   const auto ended = ended_.find(lease);
   const auto trust = trust_.find(lease);
-  if (ended == ended_.end() || trust == trust_.end()) return;
+  if (options_.clocks_lie || ended == ended_.end() || trust == trust_.end()) return;
   const Instant until = trust->second.sent + trust->second.ttl + trust->second.ttl / 100;
   if (ended->second < until) {
     violate(fmt::format("lease {} ended {} us before its holder's trust did", lease,

@@ -4,9 +4,14 @@
 // time, reads and watches show it, no lease ends while its holder may trust it.
 //
 // It is told what happens and only compares. Keys and values are short texts; a value is written by one operation only.
+//
+// A restarted server must know what it had made durable, unless its disk was struck; then it must at least not be
+// believed under its old identity. Where no peer that answered knew better (docs/internals/raft.md, Floors), that is a
+// silent loss: what follows from it is nobody's fault, and the run is over.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <string>
 #include <vector>
@@ -14,6 +19,7 @@
 #include "base/entry.h"
 #include "base/time.h"
 #include "keyspace/keyspace.h"
+#include "raft/raft.h"
 
 namespace conclave::sim {
 
@@ -36,11 +42,33 @@ struct NodeOperation {
 
 class NodeCheck {
  public:
+  struct Options {
+    // Clocks may drift beyond their bound: then no promise about leases holds.
+    bool clocks_lie = false;
+  };
+  explicit NodeCheck(const Options& options) : options_(options) {}
+
   // The first violation, or empty. Later ones are consequences.
   [[nodiscard]] const std::string& violation() const { return violation_; }
   void violate(std::string what) {
-    if (violation_.empty()) violation_ = std::move(what);
+    if (violation_.empty() && !silent_loss_) violation_ = std::move(what);
   }
+  [[nodiscard]] bool has_silent_loss() const { return silent_loss_; }
+
+  // --- What a server may have acknowledged.
+  struct Kept {
+    Vote vote;
+    Position last;
+  };
+  // Handed to the disk; durable once note_durable says so.
+  void note_written(uint64_t server, WriteSequence sequence, const Kept& kept);
+  void note_durable(uint64_t server, WriteSequence sequence);
+  // It starts with what its log found. `struck`: a fault that may destroy durable data has struck its disk.
+  void note_found(uint64_t server, const Recovered& recovered, bool struck);
+  // What it found is durable, and it goes on from there.
+  void note_begun(uint64_t server);
+  // After each turn.
+  void note_status(uint64_t server, const raft::Status& status);
 
   // A server applied an entry; `keyspace` has just done so.
   void note_applied(uint64_t server, Instant now, const Entry& entry, keyspace::Keyspace& keyspace);
@@ -69,9 +97,20 @@ class NodeCheck {
     Instant sent{};
     Duration ttl{};
   };
+  // What is durable, and what was handed over after it.
+  struct Disk {
+    Kept durable;
+    std::deque<std::pair<WriteSequence, Kept>> written;
+    Kept found;
+    bool lost = false;  // less was found than was durable, under a certain identity
+    Incarnation lost_identity;
+  };
   void check_ended(LeaseId lease);
 
+  const Options options_;
   std::string violation_;
+  bool silent_loss_ = false;
+  std::map<uint64_t, Disk> disks_;
   std::map<LogIndex, uint64_t> digests_;
   std::map<int64_t, Write> writes_;             // by revision: puts
   std::map<std::string, int64_t> revision_of_;  // by value

@@ -85,6 +85,7 @@ NodeCluster::NodeCluster(World& world, const NodeKnobs& knobs, RunResult& result
     : world_(world),
       knobs_(knobs),
       result_(result),
+      check_({.clocks_lie = world.parameters().enabled[FaultKind::kDriftBeyondBound]}),
       random_(world.decisions().generator("node.cluster")),
       machines_(world.size()) {
   world_.set_host(this);
@@ -97,9 +98,10 @@ NodeCluster::~NodeCluster() {
 
 void NodeCluster::install() {
   std::vector<NodeId> ids;
+  ids.reserve(machines_.size());
   for (size_t node = 0; node < machines_.size(); ++node) ids.push_back(SimNetwork::id_of(node));
   const Membership membership = Membership::of_voters(ids);
-  for (size_t node = 0; node < machines_.size(); ++node) NodeServer::lay_out(world_, knobs_, node, membership);
+  for (size_t node = 0; node < machines_.size(); ++node) NodeServer::lay_out(world_, check_, knobs_, node, membership);
   world_.run_for(seconds(2));
   world_.start_all();
 }

@@ -66,7 +66,8 @@ bool NodeServer::survives(const Error& error) {
 
 // --- Starting.
 
-void NodeServer::lay_out(World& world, const NodeKnobs& knobs, size_t node, const Membership& membership) {
+void NodeServer::lay_out(World& world, NodeCheck& check, const NodeKnobs& knobs, size_t node,
+                         const Membership& membership) {
   SimDisk& disk = world.machine(node).disk;
   // Whoever sets a machine up sees to it that the disk took it.
   const PerFault<uint32_t> rates = disk.per_million();
@@ -81,6 +82,9 @@ void NodeServer::lay_out(World& world, const NodeKnobs& knobs, size_t node, cons
   const Status worked = opened->storage->work(results);
   ASSERT_MSG(worked.has_value(), "{}", worked.error().message);
   disk.per_million() = rates;
+  const Recovered state = node::Storage::bootstrap_state(kNodeGroup, SimNetwork::id_of(node), membership);
+  check.note_written(SimNetwork::id_of(node).value(), WriteSequence(1), {.vote = state.vote, .last = state.last});
+  check.note_durable(SimNetwork::id_of(node).value(), WriteSequence(1));
 }
 
 void NodeServer::start() {
@@ -110,14 +114,13 @@ void NodeServer::start() {
                       finding.to_sector, finding.what));
     }
   }
-  if (found.recovered.certainty != Certainty::kCertain && !disk.was_ever_damaged()) {
-    check_.violate(fmt::format("server {}: a sound disk is found {}", id_, to_string(found.recovered.certainty)));
-  }
+  check_.note_found(id_.value(), found.recovered, disk.was_ever_damaged());
   auto shared = std::make_shared<node::FoundReplica>(std::move(found));
   world_.after_disk(node_, [this, shared] { begin(std::move(*shared)); });
 }
 
 void NodeServer::begin(node::FoundReplica found) {
+  check_.note_begun(id_.value());
   node::ReplicaOptions options = knobs_.replica;
   options.raft.group = kNodeGroup;
   options.raft.self = id_;
@@ -153,6 +156,7 @@ void NodeServer::turn() {
     replaced_ = false;
     check_.note_state(id_.value(), replica_->applied(), replica_->keyspace().digest());
   }
+  check_.note_status(id_.value(), replica_->raft().status());
   work_disk();
   send_watches();
   bool more = replica_->has_work();
@@ -180,6 +184,10 @@ void NodeServer::arm() {
 // --- The disk.
 
 void NodeServer::store(node::StorageJob job) {
+  if (const auto* persist = std::get_if<node::PersistJob>(&job)) {
+    const raft::Raft& raft = replica_->raft();
+    check_.note_written(id_.value(), persist->sequence, {.vote = raft.vote(), .last = raft.log().last()});
+  }
   inbox_.push_back(std::move(job));
   plan_turn();
 }
@@ -212,7 +220,12 @@ void NodeServer::work_disk() {
 
 void NodeServer::disk_done(std::vector<node::StorageResult> results) {
   if (dead_) return;
-  for (node::StorageResult& result : results) replica_->on_storage(now(), std::move(result));
+  for (node::StorageResult& result : results) {
+    if (const auto* persisted = std::get_if<node::Persisted>(&result)) {
+      check_.note_durable(id_.value(), persisted->sequence);
+    }
+    replica_->on_storage(now(), std::move(result));
+  }
   work_disk();
   plan_turn();
 }
@@ -241,6 +254,10 @@ void NodeServer::plan_idle() {
 
 void NodeServer::send(NodeId to, env::Lane lane, std::string frame) {
   world_.network().endpoint(node_).send(to, lane, std::move(frame));
+}
+
+void NodeServer::on_diverged(LogIndex index) {
+  check_.violate(fmt::format("server {} finds that its state at {} is not that of the others", id_, index));
 }
 
 void NodeServer::on_frame(NodeId from, ByteView frame) {

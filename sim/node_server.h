@@ -62,7 +62,8 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   // Reads the disk; the replica starts when the disk is done.
   void start();
   // Lays out a member of a new cluster on the machine's disk, with no server on it.
-  static void lay_out(World& world, const NodeKnobs& knobs, size_t node, const Membership& membership);
+  static void lay_out(World& world, NodeCheck& check, const NodeKnobs& knobs, size_t node,
+                      const Membership& membership);
 
   // --- From the network.
   void on_frame(NodeId from, ByteView frame) override;
@@ -102,6 +103,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   // node::ReplicaWorld
   void store(node::StorageJob job) override;
   void send(NodeId to, env::Lane lane, std::string frame) override;
+  void on_diverged(LogIndex index) override;
   // node::ReplicaClients
   void on_write_applied(node::Ticket ticket, const keyspace::Reply& reply) override;
   void on_write_refused(node::Ticket ticket, node::RequestRefusal refusal) override;

@@ -41,6 +41,11 @@ struct FrameEncoder {
     writer.varint(frame.ttl_ms.size());
     for (const int64_t ttl : frame.ttl_ms) writer.varint(static_cast<uint64_t>(ttl));
   }
+  void operator()(const StateDigest& frame) const {
+    head(FrameKind::kStateDigest, frame.group);
+    writer.varint(frame.index.value());
+    writer.fixed<uint64_t>(frame.digest);
+  }
 };
 
 bool read_flag(ByteReader& reader) {
@@ -120,6 +125,13 @@ Result<Frame> decode_frame(ByteView bytes) {
         reply.ttl_ms.push_back(static_cast<int64_t>(ttl));
       }
       frame = std::move(reply);
+      break;
+    }
+    case FrameKind::kStateDigest: {
+      StateDigest state{.group = group};
+      state.index = LogIndex(reader.varint());
+      state.digest = reader.fixed<uint64_t>();
+      frame = state;
       break;
     }
     default:

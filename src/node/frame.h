@@ -15,7 +15,14 @@
 namespace conclave::node {
 
 // In front of each frame. 1 is a consensus message (raft/codec.h), whole.
-enum class FrameKind : uint8_t { kConsensus = 1, kForward = 2, kForwardReply = 3, kKeepAlive = 4, kKeepAliveReply = 5 };
+enum class FrameKind : uint8_t {
+  kConsensus = 1,
+  kForward = 2,
+  kForwardReply = 3,
+  kKeepAlive = 4,
+  kKeepAliveReply = 5,
+  kStateDigest = 6,
+};
 
 // Commands for the leader of this term, numbered by the sender from 1 in each term. A leader takes only its own term's,
 // in order, each number once (architecture section 1, rule 4); what it takes may still be lost with its term.
@@ -54,7 +61,14 @@ struct KeepAliveReply {
   std::vector<int64_t> ttl_ms;  // per lease as asked; zero: gone
 };
 
-using Frame = std::variant<Forward, ForwardReply, KeepAlive, KeepAliveReply>;
+// The sender's state after the entry at `index` (keyspace/keyspace.h).
+struct StateDigest {
+  GroupId group;
+  LogIndex index;
+  uint64_t digest = 0;
+};
+
+using Frame = std::variant<Forward, ForwardReply, KeepAlive, KeepAliveReply, StateDigest>;
 
 // In one frame; more go with the next.
 inline constexpr size_t kForwardCommandsMax = 1024;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <span>
 #include <utility>
 
 #include "base/assert.h"
@@ -276,6 +277,7 @@ void Replica::finish_entry(Instant now, const Entry& entry) {
     resolve(keyspace_->reply());
     clients_->on_applied(effects);
   }
+  if (entry.index.value() % options_.entries_per_digest == 0) tell_digest();
   // Rule 2: a new leader acknowledges nothing and expires nothing before it has applied its own first entry.
   if (leads() && applied_term_ == raft_.status().term && !lease_clock_.is_leading()) lead_leases(now);
 }
@@ -720,12 +722,13 @@ void Replica::expire_leases(Instant now) {
 
 void Replica::begin_snapshot(Instant now) {
   if (taking_ || install_ || keyspace_->is_busy() || now < snapshot_not_before_) return;
-  if (applied_bytes_ < std::max(options_.snapshot_log_bytes, snapshot_file_bytes_ / 2)) return;
+  if (!retake_snapshot_ && applied_bytes_ < std::max(options_.snapshot_log_bytes, snapshot_file_bytes_ / 2)) return;
   // A server that does not know its members yet cannot say in a snapshot who they are.
   const Membership& membership = raft_.membership_at(applied_);
   if (membership.empty()) return;
   const SnapshotMark mark{.last = {.term = applied_term_, .index = applied_}, .membership = membership};
   applied_bytes_ = 0;
+  retake_snapshot_ = false;
   taking_.emplace(Taking{.mark = mark, .reader = std::make_unique<keyspace::SnapshotReader>(*keyspace_)});
   world_.store(SnapshotBeginJob{.group = options_.raft.group, .mark = mark});
 }
@@ -769,8 +772,14 @@ void Replica::send_chunk(const raft::Message& message) {
       ChunkReadJob{.group = options_.raft.group, .mark = chunk.mark, .offset = chunk.offset, .message = last_chunk_});
 }
 
-void Replica::on(Instant, ChunkRead& result) {
+void Replica::on(Instant now, ChunkRead& result) {
   const auto node = chunks_.extract(result.message);
+  if (!result.found && result.mark.last == raft_.snapshot().last && now >= retaken_at_ + kSnapshotRetry) {
+    // Its own file is damaged or gone: whoever needs it, and asks again, gets a new one.
+    REACHED(snapshot_taken_again);
+    retake_snapshot_ = true;
+    retaken_at_ = now;
+  }
   if (node.empty() || !result.found) return;
   raft::Message message = node.mapped();
   auto& chunk = std::get<raft::SnapshotChunk>(message.body);
@@ -823,6 +832,29 @@ void Replica::on(Instant now, StateLoaded& result) {
   }
   // It may have become the leader while the state was being loaded.
   if (leads() && applied_term_ == raft_.status().term && !lease_clock_.is_leading()) lead_leases(now);
+}
+
+// ---- Comparing states ----
+
+void Replica::tell_digest() {
+  const StateDigest state{.group = options_.raft.group, .index = applied_, .digest = keyspace_->digest()};
+  const std::string frame = encode(state);
+  const std::span<const Member> members = raft_.membership().members();
+  for (const Member& member : members) {
+    if (member.id != options_.raft.self) world_.send(member.id, env::Lane::kForward, frame);
+  }
+  take_verdict(digests_.note_own(state.index, state.digest, members.size()), state.index);
+}
+
+void Replica::on(Instant, NodeId from, const StateDigest& frame) {
+  if (!raft_.membership().contains(from)) return;
+  take_verdict(digests_.note_peer(from, frame.index, frame.digest, raft_.membership().members().size()), frame.index);
+}
+
+void Replica::take_verdict(DigestComparison::Verdict verdict, LogIndex index) {
+  if (verdict == DigestComparison::Verdict::kNone) return;
+  ++counters_.digests_different;
+  if (verdict == DigestComparison::Verdict::kOdd) world_.on_diverged(index);
 }
 
 // ---- Time ----

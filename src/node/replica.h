@@ -22,6 +22,7 @@
 #include "env/network.h"
 #include "keyspace/keyspace.h"
 #include "keyspace/snapshot.h"
+#include "node/digest_comparison.h"
 #include "node/frame.h"
 #include "node/lease_clock.h"
 #include "node/storage.h"
@@ -48,6 +49,9 @@ class ReplicaWorld {
   // For the disk (storage.h); what comes of it goes to Replica::on_storage, in the order it happened.
   virtual void store(StorageJob job) = 0;
   virtual void send(NodeId to, env::Lane lane, std::string frame) = 0;
+  // A majority of the members agrees that the state after this entry is another one than here: by a fault of memory, or
+  // a defect. The host says so and ends the process: what this server answers may be wrong.
+  virtual void on_diverged(LogIndex index) = 0;
 };
 
 // Whom a replica answers. Called from within the replica's functions, mostly flush(). Of the replica's functions these
@@ -91,6 +95,8 @@ struct ReplicaOptions {
   uint64_t snapshot_log_bytes = uint64_t{64} << 20;
   // Content handed to the disk and not yet taken.
   size_t snapshot_bytes_pending_max = size_t{1} << 20;
+  // Replicas compare their states after every so many entries.
+  uint64_t entries_per_digest = 1024;
 };
 
 // For people and metrics.
@@ -102,6 +108,7 @@ struct ReplicaCounters {
   uint64_t snapshots_taken = 0;
   uint64_t snapshots_installed = 0;
   uint64_t leases_expired = 0;
+  uint64_t digests_different = 0;  // of peers, or of this server: see DigestComparison
 };
 
 // A frame that only a leader sends: whoever sent it says that the cluster has one.
@@ -239,6 +246,9 @@ class Replica {
   void on(Instant now, NodeId from, const ForwardReply& frame);
   void on(Instant now, NodeId from, const KeepAlive& frame);
   void on(Instant now, NodeId from, const KeepAliveReply& frame);
+  void on(Instant now, NodeId from, const StateDigest& frame);
+  void tell_digest();
+  void take_verdict(DigestComparison::Verdict verdict, LogIndex index);
 
   [[nodiscard]] bool leads() const { return raft_.status().role == raft::Role::kLeader; }
 
@@ -277,6 +287,8 @@ class Replica {
   uint64_t applied_bytes_ = 0;        // of commands since the last snapshot was begun
   uint64_t snapshot_file_bytes_ = 0;  // of the last one
   Instant snapshot_not_before_{};     // after one that found no space
+  bool retake_snapshot_ = false;      // the last one's file is no good any more
+  Instant retaken_at_{};              // when that was last the reason
   // A peer's snapshot: to be loaded once `write` is durable.
   struct Install {
     SnapshotMark mark;
@@ -316,6 +328,8 @@ class Replica {
   size_t keep_alives_pending_ = 0;
   Instant retry_rounds_at_ = kNever;
   Instant requests_checked_at_{};
+
+  DigestComparison digests_;
 
   // A new leader gives every lease its deadline in slices; the last one that has it.
   std::optional<LeaseId> lease_walk_;

@@ -97,6 +97,8 @@ class Group {
     }
     [[nodiscard]] keyspace::Keyspace& keyspace() const { return replica->keyspace(); }
     void send(NodeId to, env::Lane, std::string frame) override { group->post(id, to.value(), std::move(frame)); }
+    LogIndex diverged_at;
+    void on_diverged(LogIndex index) override { diverged_at = index; }
     void on_write_applied(Ticket ticket, const keyspace::Reply& reply) override {
       group->answer(ticket, reply.error == keyspace::ErrorId::kNone ? "applied" : "error", reply.revision.value());
     }
@@ -448,6 +450,28 @@ TEST(ReplicaTest, AKeepAliveIsNotAcknowledgedByALeaderThatIsNone) {
   EXPECT_EQ(group.kind(alive), "refused");
 }
 
+TEST(ReplicaTest, StatesAreComparedAndTheOddOneStops) {
+  Group group(3, {.entries_per_digest = 4});
+  const uint64_t leader = group.elect();
+  for (int i = 0; i < 20; ++i) group.put(leader, "key" + std::to_string(i));
+  group.advance(milliseconds(200));
+  const LogIndex compared(group.replica(leader).applied().value() / 4 * 4);
+  for (uint64_t id = 1; id <= 3; ++id) {
+    EXPECT_GE(group.replica(id).applied(), LogIndex(20));
+    EXPECT_EQ(group.replica(id).counters().digests_different, 0U);
+  }
+  const auto says_otherwise = [&](uint64_t who) {
+    group.replica(1).on_frame(group.now, NodeId(who),
+                              encode(StateDigest{.group = kGroup, .index = compared, .digest = 12345}));
+  };
+  says_otherwise(2);
+  says_otherwise(9);  // no member
+  EXPECT_EQ(group.replica(1).counters().digests_different, 1U);
+  EXPECT_EQ(group.member(1).diverged_at, LogIndex()) << "one other is no majority";
+  says_otherwise(3);
+  EXPECT_EQ(group.member(1).diverged_at, compared);
+}
+
 TEST(FrameTest, ComeBackAsTheyWereAndBrokenOnesAreRefused) {
   Random random(5);
   const std::vector<std::string> texts{"one", "", std::string(300, 'x')};
@@ -457,7 +481,8 @@ TEST(FrameTest, ComeBackAsTheyWereAndBrokenOnesAreRefused) {
       ForwardReply{
           .group = kGroup, .term = Term(3), .boot = Boot(2), .next = 7, .refused_first = 5, .refused_count = 2},
       KeepAlive{.group = kGroup, .term = Term(3), .boot = Boot(2), .id = 4, .leases = {LeaseId(1), LeaseId(-1)}},
-      KeepAliveReply{.group = kGroup, .boot = Boot(2), .id = 4, .ok = true, .ttl_ms = {0, 5'000}}};
+      KeepAliveReply{.group = kGroup, .boot = Boot(2), .id = 4, .ok = true, .ttl_ms = {0, 5'000}},
+      StateDigest{.group = kGroup, .index = LogIndex(4096), .digest = 0x1234}};
   for (const Frame& frame : frames) {
     const std::string bytes = encode(frame);
     const Result<Frame> decoded = decode_frame(bytes);

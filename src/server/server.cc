@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <cstdlib>
 #include <optional>
 #include <utility>
 
@@ -36,6 +37,9 @@ constexpr Duration kHandOverMax = std::chrono::seconds(2);
 constexpr Duration kFirstLeaderMax = std::chrono::seconds(5);
 
 constexpr uint32_t kGrpcUnavailable = 14;
+
+// An internal error (sysexits).
+constexpr int kDivergedExit = 70;
 
 bool is_loopback(std::string_view host) {
   return host == "localhost" || host == "::1" || host.starts_with("127.");
@@ -81,6 +85,7 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   // node::ReplicaWorld
   void store(node::StorageJob job) override { storage_->add(std::move(job)); }
   void send(NodeId to, env::Lane lane, std::string frame) override { links_->send(to, lane, std::move(frame)); }
+  void on_diverged(LogIndex index) override;
   // net::Service
   std::unique_ptr<net::CallHandler> open(net::ServerCall& call) override;
   void on_http(const net::HttpRequest& request, std::function<void(net::HttpResponse)> answer) override;
@@ -200,6 +205,7 @@ Status Wired::find_identity() {
   ASSIGN_OR_RETURN(disk_, env::PosixDisk::open_directory(options_.data));
   ASSIGN_OR_RETURN(identity_, begin_life(*disk_, identity_, clock_.wall_milliseconds()));
   std::vector<NodeId> voters;
+  voters.reserve(servers_.size());
   for (const JoinEntry& server : servers_) voters.push_back(node_id_of(server.name));
   std::ranges::sort(voters);
   first_membership_ = Membership::of_voters(voters);
@@ -411,6 +417,17 @@ void Wired::on_link_up(NodeId peer) {
 
 void Wired::on_link_broken(NodeId peer) {
   if (replica_ != nullptr) replica_->on_link_broken(loop_.now(), peer);
+}
+
+// Nothing it holds is to be believed, so nothing is handed over or finished either.
+void Wired::on_diverged(LogIndex index) {
+  log_error(
+      fmt::format("the state after entry {} is not what a majority of the servers has: this server's memory or disk "
+                  "is at fault, or it runs another version. It ends. To have it copied from the others, start it "
+                  "with an empty data directory",
+                  index));
+  log_flush();
+  std::_Exit(kDivergedExit);
 }
 
 // ---- Clients ----

@@ -135,6 +135,7 @@ class Cluster {
     void send(NodeId to, env::Lane, std::string frame) override {
       cluster->mail_.push_back({id, to, std::move(frame)});
     }
+    void on_diverged(LogIndex index) override { ADD_FAILURE() << "diverged at " << index.value(); }
     Cluster* cluster = nullptr;
     NodeId id;
     std::deque<WriteSequence> writes;
