@@ -37,7 +37,10 @@ void NodeCheck::note_found(uint64_t server, const Recovered& recovered, bool str
   Disk& disk = disks_[server];
   disk.lost = false;
   if (recovered.certainty != Certainty::kCertain) {
-    if (!struck) violate(fmt::format("server {}: a sound disk is found {}", server, to_string(recovered.certainty)));
+    const bool had_something = disk.durable.vote.term.value() > 0 || disk.durable.last.index.value() > 0;
+    if (!struck && had_something) {
+      violate(fmt::format("server {}: a sound disk is found {}", server, to_string(recovered.certainty)));
+    }
   } else {
     // A write without an answer may be there or not, and every one before it then is.
     const bool remembers =

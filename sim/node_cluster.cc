@@ -67,6 +67,7 @@ class NodeCluster::Watcher final : public WatchSink {
     on_watch_lost();
   }
   [[nodiscard]] int64_t last() const { return last_; }
+  [[nodiscard]] size_t server() const { return server_; }
 
  private:
   void plan() {
@@ -89,6 +90,7 @@ NodeCluster::NodeCluster(World& world, const NodeKnobs& knobs, RunResult& result
       random_(world.decisions().generator("node.cluster")),
       machines_(world.size()) {
   world_.set_host(this);
+  for (size_t node = 0; node < machines_.size(); ++node) ids_.push_back(SimNetwork::id_of(node));
 }
 
 NodeCluster::~NodeCluster() {
@@ -97,11 +99,15 @@ NodeCluster::~NodeCluster() {
 }
 
 void NodeCluster::install() {
-  std::vector<NodeId> ids;
-  ids.reserve(machines_.size());
-  for (size_t node = 0; node < machines_.size(); ++node) ids.push_back(SimNetwork::id_of(node));
-  const Membership membership = Membership::of_voters(ids);
-  for (size_t node = 0; node < machines_.size(); ++node) NodeServer::lay_out(world_, check_, knobs_, node, membership);
+  std::vector<NodeId> voters;
+  voters.reserve(machines_.size());
+  for (size_t node = 0; node < machines_.size(); ++node) {
+    if (!knobs_.spare[node]) voters.push_back(ids_[node]);
+  }
+  const Membership membership = Membership::of_voters(voters);
+  for (size_t node = 0; node < machines_.size(); ++node) {
+    if (!knobs_.spare[node]) NodeServer::lay_out(world_, check_, knobs_, node, membership);
+  }
   world_.run_for(seconds(2));
   world_.start_all();
 }
@@ -124,6 +130,9 @@ void NodeCluster::note_counters(NodeServer& server) {
 void NodeCluster::on_stop(size_t node) {
   if (machines_[node].server == nullptr) return;
   note_counters(*machines_[node].server);
+  if (const node::Replica* replica = machines_[node].server->replica()) {
+    machines_[node].last_membership = replica->raft().membership();
+  }
   machines_[node].server.reset();
 }
 
@@ -141,9 +150,14 @@ size_t NodeCluster::pick_server() {
   for (int attempt = 0; attempt < 8; ++attempt) {
     const size_t node = random_.below(machines_.size());
     if (!core_.empty() && !core_[node]) continue;
-    if (world_.is_running(node)) return node;
+    if (world_.is_running(node) && is_member(node)) return node;
   }
   return random_.below(machines_.size());
+}
+
+bool NodeCluster::is_member(size_t node) {
+  const size_t leads = leader();
+  return leads == SIZE_MAX || machines_[leads].server->replica()->raft().membership().contains(ids_[node]);
 }
 
 void NodeCluster::call(size_t node, std::function<void(NodeServer&)> what) {
@@ -315,11 +329,31 @@ void NodeCluster::administer() {
       }
     }
   }
+  if (random_.chance(knobs_.membership_per_thousand, 1000)) {
+    const size_t leads = leader();
+    if (leads != SIZE_MAX && !world_.machine(leads).gate.is_frozen()) change_membership(*machines_[leads].server);
+  }
   if (random_.chance(1, 8) && !watchers_.empty()) watchers_[random_.below(watchers_.size())]->move();
   world_.scheduler().schedule(world_.now() + random_.exponential(kAdministerMean), [this] { administer(); });
 }
 
+void NodeCluster::change_membership(NodeServer& leader) {
+  const auto target = draw_membership_change(leader.replica()->raft().membership(), ids_, world_.parameters(), random_);
+  if (!target) return;
+  const raft::Refusal refusal = leader.change_membership(*target);
+  ++result_.counts[refusal == raft::Refusal::kNone ? "membership changes begun" : "membership changes refused"];
+}
+
 // --- The end.
+
+std::vector<bool> NodeCluster::choose_core() {
+  std::vector<Membership> configurations;
+  for (const MachineState& machine : machines_) {
+    const node::Replica* replica = machine.server == nullptr ? nullptr : machine.server->replica();
+    configurations.push_back(replica != nullptr ? replica->raft().membership() : machine.last_membership);
+  }
+  return choose_core_of(configurations, ids_, world_.parameters(), random_);
+}
 
 void NodeCluster::begin_liveness(const std::vector<bool>& core) {
   core_ = core;
@@ -328,6 +362,15 @@ void NodeCluster::begin_liveness(const std::vector<bool>& core) {
     client.refusals = 0;
   }
   for (const auto& watcher : watchers_) watcher->move();
+  move_strays();
+}
+
+// A server that has left is told nothing any more: whoever watches through it goes elsewhere.
+void NodeCluster::move_strays() {
+  for (const auto& watcher : watchers_) {
+    if (!is_member(watcher->server())) watcher->move();
+  }
+  world_.scheduler().schedule(world_.now() + seconds(1), [this] { move_strays(); });
 }
 
 size_t NodeCluster::leader() {
@@ -355,13 +398,20 @@ std::string NodeCluster::why_not_converged() {
   if (leads == SIZE_MAX) return "no leader";
   NodeServer& first = *machines_[leads].server;
   node::Replica& leading = *first.replica();
+  const Membership& membership = leading.raft().membership();
+  if (membership.is_joint()) return "a change of membership is under way";
   if (leading.applied() != leading.raft().status().last.index) return first.describe();
   if (!leading.keyspace().leases(LeaseId(INT64_MIN), 1).empty()) return first.describe() + ": a lease has not ended";
   // A leader outside the core that a quorum follows may not be reached by all of the core, and no leader that they do
   // reach comes in its place: then as many as a quorum needs must be even.
   const bool inside = core_.empty() || core_[leads];
   size_t even = 0;
+  size_t voters = 0;
   for (size_t node = 0; node < machines_.size(); ++node) {
+    const Member* member = membership.find(ids_[node]);
+    if (member == nullptr) continue;
+    const bool votes = member->role == MemberRole::kVoter;
+    voters += votes ? 1 : 0;
     if (inside && !core_.empty() && !core_[node]) continue;
     NodeServer* server = machines_[node].server.get();
     if (server == nullptr || server->replica() == nullptr) {
@@ -370,12 +420,12 @@ std::string NodeCluster::why_not_converged() {
     }
     node::Replica& replica = *server->replica();
     if (replica.applied() == leading.applied() && replica.keyspace().digest() == leading.keyspace().digest()) {
-      ++even;
+      even += votes ? 1 : 0;
     } else if (inside) {
       return server->describe() + " differs from " + first.describe();
     }
   }
-  if (!inside) return even > machines_.size() / 2 ? "" : fmt::format("{} of {} are even", even, machines_.size());
+  if (!inside) return even > voters / 2 ? "" : fmt::format("{} of {} are even", even, voters);
   for (const auto& watcher : watchers_) {
     if (watcher->last() < leading.keyspace().revision().value()) {
       return fmt::format("a watcher has seen revision {} of {}", watcher->last(), leading.keyspace().revision());

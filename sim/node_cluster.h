@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "sim/membership_changes.h"
 #include "sim/node_check.h"
 #include "sim/node_server.h"
 #include "sim/runner.h"
@@ -30,6 +31,8 @@ class NodeCluster final : public Host {
   void on_stop(size_t node) override;
 
   [[nodiscard]] NodeCheck& check() { return check_; }
+  // Of every configuration that may be in force, a quorum; and others at random. The administrator rests from now on.
+  [[nodiscard]] std::vector<bool> choose_core();
   [[nodiscard]] NodeServer* server(size_t node) { return machines_[node].server.get(); }
   // From now on clients ask only these, a few times more, then rest; leases are let go.
   void begin_liveness(const std::vector<bool>& core);
@@ -42,6 +45,7 @@ class NodeCluster final : public Host {
   struct MachineState {
     Boot boot;
     std::unique_ptr<NodeServer> server;
+    Membership last_membership;  // as its server had it when it ended
   };
   struct Client {
     size_t server = 0;
@@ -66,8 +70,12 @@ class NodeCluster final : public Host {
   void end_operation(size_t client, NodeOutcome outcome, Duration pause);
   void plan_holder(size_t holder, Duration after);
   void act_holder(size_t holder);
+  void move_strays();
   void take_lease_answer(size_t holder, uint64_t asked, bool grants, const NodeAnswer& answer);
   void administer();
+  void change_membership(NodeServer& leader);
+  // False for one that the leader does not know as a member.
+  [[nodiscard]] bool is_member(size_t node);
   [[nodiscard]] size_t pick_server();
   // The machine of the leader of the highest term; SIZE_MAX: none.
   [[nodiscard]] size_t leader();
@@ -83,6 +91,7 @@ class NodeCluster final : public Host {
   NodeCheck check_;
   Random random_;
   std::vector<MachineState> machines_;
+  std::vector<NodeId> ids_;  // of the machines
   std::vector<Client> clients_;
   std::vector<Holder> holders_;
   std::vector<std::unique_ptr<Watcher>> watchers_;

@@ -338,6 +338,13 @@ void NodeServer::transfer() {
   plan_turn();
 }
 
+raft::Refusal NodeServer::change_membership(const Membership& target) {
+  if (dead_ || replica_ == nullptr) return raft::Refusal::kNotLeader;
+  const raft::Refusal refusal = replica_->change_membership(now(), target);
+  plan_turn();
+  return refusal;
+}
+
 void NodeServer::on_write_applied(node::Ticket ticket, const keyspace::Reply& reply) {
   answer(ticket, {.outcome = NodeOutcome::kDone, .revision = reply.revision.value(), .error = reply.error});
 }

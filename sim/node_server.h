@@ -50,6 +50,8 @@ struct NodeKnobs {
   Duration operation_timeout = std::chrono::seconds(2);
   uint64_t read_percent = 40;
   uint32_t transfer_per_thousand = 0;
+  uint32_t membership_per_thousand = 0;  // at each look of the administrator
+  std::vector<bool> spare;               // machines outside the first configuration
 };
 
 class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld, private node::ReplicaClients {
@@ -80,6 +82,8 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void watch(WatchSink& sink, int64_t from_revision);
   void unwatch(WatchSink& sink);
   void transfer();
+  // What raft says to it.
+  raft::Refusal change_membership(const Membership& target);
 
   // Null until it started.
   [[nodiscard]] node::Replica* replica() { return replica_.get(); }

@@ -42,6 +42,8 @@ NodeKnobs draw_node_knobs(const SwarmParameters& parameters) {
   knobs.value_bytes = random.chance(1, 4) ? 200 : 8;
   knobs.operation_timeout = random.between(milliseconds(1000), Duration(milliseconds(8000)));
   knobs.read_percent = random.between(uint64_t{10}, 80);
+  knobs.spare = draw_knobs(parameters).spare;
+  if (random.coin()) knobs.membership_per_thousand = static_cast<uint32_t>(random.between(uint64_t{10}, 200));
   if (random.chance(2, 3)) knobs.transfer_per_thousand = static_cast<uint32_t>(random.between(uint64_t{10}, 200));
   return knobs;
 }
@@ -61,6 +63,7 @@ RunResult run_node(RunContext& context) {
     // What one would run: for measuring speed.
     parameters = calm_swarm(context.seed, context.setting("nodes", 3));
     knobs = NodeKnobs();
+    knobs.spare.assign(parameters.nodes, false);
     knobs.think_mean = milliseconds(80);
   }
   result.parameters = describe(parameters) + describe(knobs);
@@ -76,6 +79,7 @@ RunResult run_node(RunContext& context) {
       .violation = [&] { return cluster.check().violation(); },
       .on_healed = [&](const std::vector<bool>& core) { cluster.begin_liveness(core); },
       .excuse = [&] { return cluster.why_not_converged(); },
+      .choose_core = [&] { return cluster.choose_core(); },
       .is_over = [&] { return cluster.check().has_silent_loss(); },
   };
   // Where a majority may be destroyed, nothing can be demanded to go on.

@@ -237,58 +237,18 @@ void RaftCluster::administer() {
   world_.scheduler().schedule(world_.now() + random_.exponential(kAdministerMean), [this] { administer(); });
 }
 
-// In the bounded regime those whose disk may be destroyed stay a minority of the voters, with the learners that may be
-// promoted and without them.
-bool RaftCluster::may_become(const Membership& target) const {
-  if (!world_.parameters().bounded) return true;
-  for (const bool promoted : {false, true}) {
-    size_t voters = 0;
-    size_t damageable = 0;
-    for (const Member& member : target.members()) {
-      if (member.role != MemberRole::kVoter && !(promoted && member.role == MemberRole::kPromotable)) continue;
-      ++voters;
-      damageable += world_.parameters().damageable[machine_of(member.id)] ? 1 : 0;
-    }
-    if (voters == 0 || damageable > (voters - 1) / 2) return false;
-  }
-  return true;
+void RaftCluster::change_membership(RaftServer& leader) {
+  const auto target = draw_membership_change(leader.core()->membership(), current_ids(), world_.parameters(), random_);
+  if (!target) return;
+  const raft::Refusal refusal = leader.change_membership(*target);
+  ++result_.counts[refusal == raft::Refusal::kNone ? "membership changes begun" : "membership changes refused"];
 }
 
-void RaftCluster::change_membership(RaftServer& leader) {
-  Membership target = leader.core()->membership();
-  if (target.is_joint()) return;
-  const size_t node = random_.below(machines_.size());
-  const NodeId id = machines_[node].id;
-  const bool has_promotable = std::ranges::any_of(
-      target.members(), [](const Member& member) { return member.role == MemberRole::kPromotable; });
-  const Member* known = target.find(id);
-  if (known == nullptr) {
-    const bool promotable = !has_promotable && random_.chance(3, 4);
-    target.set({.id = id, .role = promotable ? MemberRole::kPromotable : MemberRole::kLearner});
-    // A replacement: one comes, one goes.
-    if (promotable && random_.chance(1, 4)) {
-      const auto members = target.members();
-      const NodeId other = members[random_.below(members.size())].id;
-      if (other != id) target.remove(other);
-    }
-  } else {
-    Member member = *known;
-    const uint64_t choice = random_.below(4);
-    if (choice < 2 && member.role == MemberRole::kVoter) {
-      target.remove(id);
-    } else if (choice == 0) {
-      target.remove(id);
-    } else if (member.role == MemberRole::kLearner && !has_promotable) {
-      member.role = MemberRole::kPromotable;
-      target.set(member);
-    } else {
-      member.role = MemberRole::kLearner;
-      target.set(member);
-    }
-  }
-  if (!may_become(target)) return;
-  const raft::Refusal refusal = leader.change_membership(target);
-  ++result_.counts[refusal == raft::Refusal::kNone ? "membership changes begun" : "membership changes refused"];
+std::vector<NodeId> RaftCluster::current_ids() const {
+  std::vector<NodeId> ids;
+  ids.reserve(machines_.size());
+  for (const MachineState& machine : machines_) ids.push_back(machine.id);
+  return ids;
 }
 
 // A machine that is in no configuration any more is set up anew: an empty disk, another id.
@@ -364,38 +324,7 @@ std::vector<bool> RaftCluster::choose_core() {
     const raft::Raft* core = machine.server == nullptr ? nullptr : machine.server->core();
     configurations.push_back(core != nullptr ? core->membership() : machine.last_membership);
   }
-  std::vector<size_t> order(machines_.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  random_.shuffle(std::span<size_t>(order));
-  // Sound machines first: a damaged one counts again only once a quorum took it in.
-  std::vector<size_t> damageable;
-  std::erase_if(order, [&](size_t node) {
-    if (!world_.parameters().damageable[node]) return false;
-    damageable.push_back(node);
-    return true;
-  });
-  const size_t sound = order.size();
-  order.insert(order.end(), damageable.begin(), damageable.end());
-  std::vector<bool> core(machines_.size(), false);
-  const auto is_quorum = [&](const Membership& membership) {
-    for (const bool before : {false, true}) {
-      size_t voters = 0;
-      size_t inside = 0;
-      for (const Member& member : membership.members()) {
-        if ((before ? member.role_before : member.role) != MemberRole::kVoter) continue;
-        const size_t node = machine_of(member.id);
-        ++voters;
-        inside += core[node] && machines_[node].id == member.id && !world_.parameters().damageable[node] ? 1 : 0;
-      }
-      if (voters > 0 && inside <= voters / 2) return false;
-    }
-    return true;
-  };
-  size_t taken = 0;
-  while (taken < sound && !std::ranges::all_of(configurations, is_quorum)) core[order[taken++]] = true;
-  if (taken == 0) core[order[taken++]] = true;
-  for (; taken < order.size(); ++taken) core[order[taken]] = random_.coin();
-  return core;
+  return choose_core_of(configurations, current_ids(), world_.parameters(), random_);
 }
 
 void RaftCluster::begin_liveness(const std::vector<bool>& core) {

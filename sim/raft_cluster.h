@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "sim/membership_changes.h"
 #include "sim/raft_check.h"
 #include "sim/raft_history.h"
 #include "sim/raft_knobs.h"
@@ -79,7 +80,7 @@ class RaftCluster final : public Host, public RaftHost {
 
   void administer();
   void change_membership(RaftServer& leader);
-  [[nodiscard]] bool may_become(const Membership& target) const;
+  [[nodiscard]] std::vector<NodeId> current_ids() const;
   void renew_machine(RaftServer& leader);
   void damage_entry(RaftServer& leader);
   void act_hostile();

@@ -7,6 +7,7 @@
 #include "base/mark.h"
 #include "raft/describe.h"
 #include "sim/digest.h"
+#include "sim/membership_changes.h"
 
 namespace conclave::sim {
 namespace {

@@ -55,12 +55,6 @@ class RaftHost {
   virtual void on_refused() = 0;
 };
 
-// The machine an id belongs to: ids of one machine differ by multiples of this.
-inline constexpr uint64_t kIdStride = 100;
-[[nodiscard]] inline size_t machine_of(NodeId id) {
-  return static_cast<size_t>((id.value() - 1) % kIdStride);
-}
-
 class RaftServer final : public env::NetworkReceiver {
  public:
   RaftServer(World& world, RaftHost& host, RaftCheck& check, const RaftKnobs& knobs, size_t node, NodeId id, Boot boot);
