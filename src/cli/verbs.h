@@ -24,6 +24,8 @@ enum ExitCode : int {
 
 // `conclave inspect wal|snapshot PATH [-o table|json]`: what stands in the files, offline.
 void add_inspect(CLI::App& app, int& exit_code);
+// `conclave recover plan|apply`: a new cluster from what is left of one that lost its quorum, offline.
+void add_recover(CLI::App& app, int& exit_code);
 // `conclave kv put|get|del|ls|watch`: keys and values.
 void add_kv(CLI::App& app, int& exit_code);
 // `conclave lock NAME [-- CMD ...]`: a command, or this process, runs while it holds the lock.

@@ -77,6 +77,12 @@ bool Keyspace::run_background(uint32_t units) {
   return worked;
 }
 
+void Keyspace::continue_above(int64_t by) {
+  ASSERT(!is_busy() && by > 0);
+  store_.publish(store_.visible() + by);
+  store_.set_floor(store_.visible());
+}
+
 uint64_t Keyspace::digest() const {
   ASSERT(!is_busy());
   uint64_t digest = mix(static_cast<uint64_t>(store_.visible()), static_cast<uint64_t>(store_.floor()));

@@ -70,6 +70,11 @@ class Keyspace {
 
   [[nodiscard]] WatchHub& watches() { return hub_; }
 
+  // For a state that goes on as a new cluster's: from now on all revisions are above `by` more than the newest, so that
+  // no token or revision the old cluster may have given out, known here or not, is given out again; what was before is
+  // compacted. Not while busy.
+  void continue_above(int64_t by);
+
   // What compaction and ended leases leave behind, and watchers that are behind. False if there was nothing to do.
   bool run_background(uint32_t units = kSliceUnits);
 

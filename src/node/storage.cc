@@ -26,6 +26,14 @@ Result<std::vector<wal::SnapshotHeader>> good_snapshots(env::Disk& disk, GroupId
   return good;
 }
 
+std::vector<std::pair<GroupId, LogIndex>> indexes_of(const wal::SnapshotSurvey& survey, ClusterId cluster) {
+  std::vector<std::pair<GroupId, LogIndex>> indexes;
+  for (const wal::SnapshotHeader& header : survey.newest) {
+    if (header.cluster == cluster) indexes.emplace_back(header.group, header.mark.last.index);
+  }
+  return indexes;
+}
+
 }  // namespace
 
 GroupId group_of(const StorageResult& result) {
@@ -57,26 +65,33 @@ Result<Storage::Opened> Storage::try_open(env::Disk& disk, env::Clock& clock, co
   wal::LogOptions log_options{.owner = options.owner,
                               .segment_bytes = options.segment_bytes,
                               .write_path = options.write_path,
-                              .clock = &clock};
-  for (const wal::SnapshotHeader& header : survey.newest) {
-    if (header.cluster == options.owner.cluster) {
-      log_options.snapshots.emplace_back(header.group, header.mark.last.index);
-    }
-  }
+                              .clock = &clock,
+                              .snapshots = indexes_of(survey, options.owner.cluster)};
   ASSIGN_OR_RETURN(wal::Log::Opened log, wal::Log::open(disk, log_options));
   Opened opened;
   opened.storage.reset(new Storage(disk, clock, options));
   opened.storage->log_ = std::move(log.log);
   opened.recovery = std::move(log.recovery);
   for (Recovered& recovered : std::exchange(opened.recovery.groups, {})) {
-    RETURN_IF_ERROR(opened.storage->restore(std::move(recovered), opened));
+    RETURN_IF_ERROR(opened.storage->restore(std::move(recovered), opened.replicas));
   }
   return opened;
 }
 
+Result<Storage::Seen> Storage::look(env::Disk& disk, env::Clock& clock, ClusterId cluster) {
+  ASSIGN_OR_RETURN(const wal::SnapshotSurvey survey, wal::survey_snapshots(disk));
+  Seen seen;
+  ASSIGN_OR_RETURN(seen.log, wal::read_log(disk, indexes_of(survey, cluster)));
+  const Storage storage(disk, clock, {.owner = {.cluster = cluster}});
+  for (Recovered& recovered : std::exchange(seen.log.groups, {})) {
+    RETURN_IF_ERROR(storage.restore(std::move(recovered), seen.replicas));
+  }
+  return seen;
+}
+
 // The state to begin with: the newest good snapshot that the log's entries follow. The mark in the log may name one
 // that is damaged since: then the older one serves, to which the log goes back.
-Status Storage::restore(Recovered&& recovered, Opened& opened) const {
+Status Storage::restore(Recovered&& recovered, std::map<GroupId, FoundReplica>& replicas) const {
   const GroupId group = recovered.group;
   const LogIndex first = recovered.entries.empty() ? recovered.last.index.next() : recovered.entries.front().index;
   ASSIGN_OR_RETURN(const auto good, good_snapshots(disk_, group));
@@ -99,7 +114,7 @@ Status Storage::restore(Recovered&& recovered, Opened& opened) const {
   }
   recovered.commit = std::max(recovered.commit, recovered.snapshot.last.index);
   found.recovered = std::move(recovered);
-  opened.replicas.emplace(group, std::move(found));
+  replicas.emplace(group, std::move(found));
   return {};
 }
 

@@ -19,6 +19,7 @@
 #include "env/clock.h"
 #include "env/disk.h"
 #include "keyspace/keyspace.h"
+#include "wal/inspect.h"
 #include "wal/log.h"
 #include "wal/queue.h"
 #include "wal/snapshot.h"
@@ -142,6 +143,12 @@ class Storage {
   };
   // Recovers the log and loads each replica's newest good snapshot. kLocked, kForeign, kVersion, kIo, kNoSpace.
   [[nodiscard]] static Result<Opened> open(env::Disk& disk, env::Clock& clock, const StorageOptions& options);
+  // The same of a directory that is only looked at: nothing is written, no storage is there to go on with.
+  struct Seen {
+    wal::LogContent log;  // its groups are moved to `replicas`
+    std::map<GroupId, FoundReplica> replicas;
+  };
+  [[nodiscard]] static Result<Seen> look(env::Disk& disk, env::Clock& clock, ClusterId cluster);
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
@@ -169,7 +176,7 @@ class Storage {
       : disk_(disk), clock_(clock), options_(options) {}
 
   static Result<Opened> try_open(env::Disk& disk, env::Clock& clock, const StorageOptions& options);
-  Status restore(Recovered&& recovered, Opened& opened) const;
+  Status restore(Recovered&& recovered, std::map<GroupId, FoundReplica>& replicas) const;
   [[nodiscard]] Result<std::unique_ptr<keyspace::Keyspace>> load(GroupId group, const SnapshotMark& mark) const;
 
   Status run(const SnapshotBeginJob& job, std::vector<StorageResult>& results);

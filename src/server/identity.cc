@@ -125,26 +125,40 @@ NodeId node_id_of(std::string_view name) {
 }
 
 ClusterId cluster_id_of(const std::vector<JoinEntry>& servers) {
+  return cluster_id_of(servers, ClusterId(), Position());
+}
+
+ClusterId cluster_id_of(const std::vector<JoinEntry>& servers, ClusterId from, Position last) {
   std::string text = "cluster";
   for (const JoinEntry& server : servers) text += fmt::format(" {}={}:{}", server.name, server.host, server.port);
+  if (from.value() != 0) text += fmt::format(" from {:016x} at {} of {}", from.value(), last.index, last.term);
   return ClusterId(hash_of(text));
+}
+
+Result<Identity> read_identity(env::Disk& disk) {
+  ASSIGN_OR_RETURN(const std::string bytes, read_all(disk));
+  return decode(bytes);
+}
+
+Status write_identity(env::Disk& disk, const Identity& identity) {
+  return write_all(disk, encode(identity));
 }
 
 Result<Identity> begin_life(env::Disk& disk, const Identity& expected, int64_t wall_milliseconds) {
   Identity identity = expected;
-  if (const Result<std::string> bytes = read_all(disk); bytes) {
-    ASSIGN_OR_RETURN(identity, decode(*bytes));
+  if (const Result<Identity> found = read_identity(disk); found) {
+    identity = *found;
     if (identity.node != expected.node) {
       return fail(ErrorCode::kForeign, "the directory belongs to server '{}', not to '{}'", identity.name,
                   expected.name);
     }
-  } else if (bytes.error().code != ErrorCode::kNotFound) {
-    return std::unexpected(bytes.error());
+  } else if (found.error().code != ErrorCode::kNotFound) {
+    return std::unexpected(found.error());
   }
   identity.name = expected.name;
   identity.boot =
       Boot(std::max(identity.boot.value() + 1, static_cast<uint64_t>(std::max<int64_t>(wall_milliseconds, 0))));
-  RETURN_IF_ERROR(write_all(disk, encode(identity)));
+  RETURN_IF_ERROR(write_identity(disk, identity));
   return identity;
 }
 

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/entry.h"
 #include "base/error.h"
 #include "base/types.h"
 #include "env/disk.h"
@@ -33,8 +34,14 @@ struct JoinEntry {
 
 // Of a name: the same wherever it is computed, and never zero.
 [[nodiscard]] NodeId node_id_of(std::string_view name);
-// Of a cluster that begins with these servers.
+// Of a cluster that begins with these servers; with the state that stood at `last` in another one, if that is not zero.
 [[nodiscard]] ClusterId cluster_id_of(const std::vector<JoinEntry>& servers);
+[[nodiscard]] ClusterId cluster_id_of(const std::vector<JoinEntry>& servers, ClusterId from, Position last);
+
+// The file as it is: kNotFound, kMalformed, kIo.
+[[nodiscard]] Result<Identity> read_identity(env::Disk& disk);
+// Durable when this returns.
+[[nodiscard]] Status write_identity(env::Disk& disk, const Identity& identity);
 
 // Reads the file, or makes it where there is none, counts the boot up and makes that durable. kForeign: the directory
 // belongs to another server; kMalformed: the file is damaged; kIo.

@@ -54,7 +54,9 @@ bool LogInspection::damaged() const {
          std::ranges::any_of(groups, is_uncertain);
 }
 
-Result<LogInspection> inspect_log(env::Disk& disk) {
+namespace {
+
+Result<LogInspection> replay_log(env::Disk& disk, Replay& replay) {
   ASSIGN_OR_RETURN(ManifestFinding found, read_manifests(disk));
   if (!found.valid) {
     if (!found.present) return fail(ErrorCode::kNotFound, "no log here: neither copy of the manifest exists");
@@ -64,7 +66,6 @@ Result<LogInspection> inspect_log(env::Disk& disk) {
   inspection.manifest = found.manifest;
   inspection.manifest_damage = found.damage;
   const uint32_t seed = checksum_seed(found.manifest.owner);
-  Replay replay;
   SegmentImage image;
   ScanResult scanned;
   for (const ManifestSegment& listed : found.manifest.segments) {
@@ -103,6 +104,23 @@ Result<LogInspection> inspect_log(env::Disk& disk) {
     for (const auto& [index, hole] : replayed.holes) group.holes.push_back(hole);
   }
   return inspection;
+}
+
+}  // namespace
+
+Result<LogInspection> inspect_log(env::Disk& disk) {
+  Replay replay;
+  return replay_log(disk, replay);
+}
+
+Result<LogContent> read_log(env::Disk& disk, const std::vector<std::pair<GroupId, LogIndex>>& snapshots) {
+  Replay replay;
+  LogContent content;
+  ASSIGN_OR_RETURN(content.inspection, replay_log(disk, replay));
+  for (auto& [id, replayed] : replay.groups()) {
+    content.groups.push_back(hand_over(replayed, newest_of(snapshots, id)));
+  }
+  return content;
 }
 
 }  // namespace conclave::wal

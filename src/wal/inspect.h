@@ -1,5 +1,5 @@
-// A log looked at without being opened: no lock, nothing written, no verdict made to last. For `conclave inspect`; of a
-// log in use the newest batches may be missed.
+// A log looked at without being opened: no lock, nothing written, no verdict made to last. For `conclave inspect` and
+// `conclave recover`; of a log in use the newest batches may be missed.
 #pragma once
 
 #include <cstdint>
@@ -44,5 +44,13 @@ struct LogInspection {
 
 // kNotFound: there is no log. kUnreadable: no copy of the manifest can be read. Else as File and Disk.
 [[nodiscard]] Result<LogInspection> inspect_log(env::Disk& disk);
+
+// The same, with what opening would hand over of each group.
+struct LogContent {
+  LogInspection inspection;
+  std::vector<Recovered> groups;  // by id
+};
+// `snapshots`: as LogOptions::snapshots.
+[[nodiscard]] Result<LogContent> read_log(env::Disk& disk, const std::vector<std::pair<GroupId, LogIndex>>& snapshots);
 
 }  // namespace conclave::wal

@@ -137,11 +137,7 @@ Status Log::recover(Recovery& recovery) {
   if (recovery.findings.size() > (recovery.torn_tail ? 1U : 0U)) sound_from_ = manifest_.segments.back().sequence;
 
   for (auto& [id, replayed] : replay.groups()) {
-    LogIndex snapshot;
-    for (const auto& [group, index] : options_.snapshots) {
-      if (group == id) snapshot = std::max(snapshot, index);
-    }
-    recovery.groups.push_back(hand_over(replayed, snapshot));
+    recovery.groups.push_back(hand_over(replayed, newest_of(options_.snapshots, id)));
     for (const auto& [index, hole] : replayed.holes) recovery.holes.push_back(hole);
     groups_.emplace(id, Group{.state = std::move(replayed.state), .index = std::move(replayed.index)});
   }

@@ -316,6 +316,14 @@ void Replay::finish(const ScanResult& newest, bool manifest_lost) {
   }
 }
 
+LogIndex newest_of(const std::vector<std::pair<GroupId, LogIndex>>& snapshots, GroupId group) {
+  LogIndex newest;
+  for (const auto& [id, index] : snapshots) {
+    if (id == group) newest = std::max(newest, index);
+  }
+  return newest;
+}
+
 Recovered hand_over(ReplayedGroup& group, LogIndex snapshot_index) {
   // A hole the snapshot covers is none, nor is anything before it of use.
   const auto behind = group.holes.upper_bound(snapshot_index);

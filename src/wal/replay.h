@@ -108,5 +108,7 @@ class Replay final : public ScanVisitor {
 // What raft is given of one group. Leaves the group without its entries. Holes at or below `snapshot_index`, a good
 // snapshot in its own file, are none: the entries handed over begin behind them.
 [[nodiscard]] Recovered hand_over(ReplayedGroup& group, LogIndex snapshot_index);
+// Of a group in a list of snapshots; zero if there is none.
+[[nodiscard]] LogIndex newest_of(const std::vector<std::pair<GroupId, LogIndex>>& snapshots, GroupId group);
 
 }  // namespace conclave::wal

@@ -373,6 +373,44 @@ class Failures(Cli):
         self.assertEqual(lock.wait(timeout=LIMIT), LOST)
 
 
+class Recover(Cli):
+    NODES = 3
+
+    # Two of three are gone for good: the third's directory becomes a new cluster of three.
+    def test_a_lost_quorum(self):
+        tokens = []
+        for number in range(20):
+            self.cli("kv", "put", f"key{number}", f"value{number}")
+        tokens.append(int(self.out("lock", "job", "--", "sh", "-c", "echo $CONCLAVE_TOKEN")))
+        servers = self.cluster.servers
+        survivor = str(servers[1].data)
+        running = self.cli("recover", "plan", survivor, code=None)
+        self.assertEqual(running.returncode, 74, running.stdout + running.stderr)
+        self.assertIn("runs", running.stderr)
+        for server in servers:
+            server.kill()
+        both = json.loads(self.out("recover", "plan", str(servers[0].data), survivor, "-o", "json"))
+        self.assertTrue(both["complete"])
+        alone = json.loads(self.out("recover", "plan", survivor, "-o", "json"))
+        self.assertFalse(alone["complete"])
+        self.assertEqual((alone["voters"], alone["here"]), (3, 1))
+        self.assertIn("no quorum", self.out("recover", "plan", survivor))
+        members = ",".join(f"{s.name}={cluster.HOST}:{s.peer_port}" for s in servers)
+        for server in servers:
+            apply = ["recover", "apply", "--from", survivor, "--name", server.name, "--join", members]
+            self.cli(*apply, "--data", f"{server.data}-new")
+            self.cli(*apply, "--data", f"{server.data}-new", code=USAGE)  # not empty any more
+            server.data = pathlib.Path(f"{server.data}-new")
+        for server in servers:
+            server.start()
+        self.cluster.wait_healthy()
+        for number in range(20):
+            self.assertEqual(self.out("kv", "get", f"key{number}", "-o", "value").strip(), f"value{number}")
+        self.cli("kv", "put", "after", "it")
+        tokens.append(int(self.out("lock", "job", "--", "sh", "-c", "echo $CONCLAVE_TOKEN")))
+        self.assertGreater(tokens[1], tokens[0] + 10**12)
+
+
 class NoServer(unittest.TestCase):
     def test_nobody_listens(self):
         port = cluster.free_ports(1)[0]
