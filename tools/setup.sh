@@ -28,6 +28,7 @@ need_file /usr/include/google/protobuf/message.h libprotobuf-dev
 need_file /usr/include/zstd.h libzstd-dev
 need_file /usr/include/asio.hpp libasio-dev
 need_file /usr/include/nghttp2/nghttp2.h libnghttp2-dev
+need_file /usr/include/openssl/ssl.h libssl-dev
 need_file /usr/include/spdlog/spdlog.h libspdlog-dev
 
 # Other people's clients, for tests/interop.

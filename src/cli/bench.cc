@@ -91,7 +91,7 @@ void BenchMeter::failed(const net::GrpcStatus& status) {
 BenchWorld::BenchWorld(const BenchOptions& options) : options_(options) {
   for (size_t i = 0; i < options_.connections; ++i) {
     const Endpoint& endpoint = options_.endpoints[i % options_.endpoints.size()];
-    channels_.push_back(net::Channel::make(loop_, endpoint.host, endpoint.port));
+    channels_.push_back(net::Channel::make(loop_, endpoint.host, endpoint.port, endpoint.tls));
   }
 }
 
@@ -141,7 +141,7 @@ void add_bench(CLI::App& app, int& exit_code) {
         ->check(CLI::Range(1, 10'000));
     added->add_flag("--json", arguments->json, "figures as one line of JSON at the end");
     added->callback([arguments, make, name, &exit_code] {
-      auto parsed = parse_endpoints(arguments->common.endpoints);
+      auto parsed = load_endpoints(arguments->common);
       if (!parsed) {
         exit_code = report(usage_failure(parsed.error()));
         return;

@@ -38,19 +38,28 @@ TEST(Durations, AreRefused) {
 }
 
 TEST(EndpointLists, AreRead) {
-  const auto parsed = parse_endpoints("127.0.0.1:2379,http://node-2.example:80,[::1]:65535");
+  const auto parsed = parse_endpoints("127.0.0.1:2379,http://node-2.example:80,[::1]:65535,https://[::1]:1");
   ASSERT_TRUE(parsed.has_value());
-  ASSERT_EQ(parsed->size(), 3U);
+  ASSERT_EQ(parsed->size(), 4U);
   EXPECT_EQ((*parsed)[0].host, "127.0.0.1");
   EXPECT_EQ((*parsed)[0].port, 2379);
   EXPECT_EQ((*parsed)[1].text(), "node-2.example:80");
   EXPECT_EQ((*parsed)[2].host, "::1");
   EXPECT_EQ((*parsed)[2].text(), "[::1]:65535");
+  EXPECT_EQ((*parsed)[0].wants_tls, std::nullopt);
+  EXPECT_EQ((*parsed)[1].wants_tls, false);
+  EXPECT_EQ((*parsed)[3].wants_tls, true);
+  const auto loaded = load_endpoints("a:1,http://a:2,https://a:3", {});
+  ASSERT_TRUE(loaded.has_value());
+  EXPECT_FALSE((*loaded)[0].tls || (*loaded)[1].tls);
+  EXPECT_TRUE((*loaded)[2].tls);
+  EXPECT_FALSE(load_endpoints("a:1", {.ca = "/nowhere"}).has_value());
+  EXPECT_TRUE(load_endpoints("http://a:1", {.ca = "/nowhere"}).has_value());
 }
 
 TEST(EndpointLists, AreRefused) {
   for (const std::string_view text : {"", ",", "host", "host:", ":2379", "host:0", "host:65536", "host:23x", "a:1,",
-                                      "a:1,,b:2", "https://a:1", "host:-1", "http://host"}) {
+                                      "a:1,,b:2", "https://a", "ftp://a:1x", "host:-1", "http://host"}) {
     const auto parsed = parse_endpoints(text);
     EXPECT_FALSE(parsed.has_value()) << text;
   }

@@ -27,10 +27,17 @@ void add_common(CLI::App& verb, Common& common) {
             if (!parsed) throw CLI::ValidationError("--endpoints", parsed.error().message);
             common.endpoints = value;
           },
-          "servers to ask, HOST:PORT,HOST:PORT (default 127.0.0.1:2379)")
+          "servers to ask, HOST:PORT,https://HOST:PORT (default 127.0.0.1:2379)")
       ->envname("CONCLAVE_ENDPOINTS")
       ->type_name("LIST");
   add_duration(verb, "--timeout", common.timeout, "how long one request may take (default 5s)");
+  verb.add_option("--cacert", common.tls.ca, "TLS: the CA of the servers (default the system's)")
+      ->envname("CONCLAVE_CACERT")
+      ->type_name("FILE");
+  verb.add_option("--cert", common.tls.certificate, "TLS: the certificate to show")
+      ->envname("CONCLAVE_CERT")
+      ->type_name("FILE");
+  verb.add_option("--key", common.tls.key, "TLS: its key")->envname("CONCLAVE_KEY")->type_name("FILE");
 }
 
 }  // namespace conclave::cli

@@ -64,10 +64,14 @@ constexpr Duration kAttemptMin = 500ms;
 
 Result<Endpoint> parse_endpoint(std::string_view text) {
   std::string_view rest = text;
+  std::optional<bool> wants_tls;
   if (rest.starts_with("https://")) {
-    return fail(ErrorCode::kInvalidArgument, "endpoint '{}': TLS is not supported yet", text);
+    wants_tls = true;
+    rest.remove_prefix(8);
+  } else if (rest.starts_with("http://")) {
+    wants_tls = false;
+    rest.remove_prefix(7);
   }
-  if (rest.starts_with("http://")) rest.remove_prefix(7);
   const size_t colon = rest.rfind(':');
   unsigned port = 0;
   if (colon != std::string_view::npos && colon > 0) {
@@ -78,7 +82,7 @@ Result<Endpoint> parse_endpoint(std::string_view text) {
   if (port == 0) return fail(ErrorCode::kInvalidArgument, "endpoint '{}' is not HOST:PORT", text);
   std::string_view host = rest.substr(0, colon);
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  return Endpoint{std::string(host), static_cast<uint16_t>(port)};
+  return Endpoint{.host = std::string(host), .port = static_cast<uint16_t>(port), .wants_tls = wants_tls};
 }
 
 }  // namespace
@@ -98,9 +102,23 @@ Result<std::vector<Endpoint>> parse_endpoints(std::string_view list) {
   }
 }
 
+Result<std::vector<Endpoint>> load_endpoints(std::string_view list, const net::TlsFiles& files) {
+  ASSIGN_OR_RETURN(std::vector<Endpoint> endpoints, parse_endpoints(list));
+  const bool by_default = files != net::TlsFiles();
+  std::shared_ptr<const net::TlsContext> tls;
+  for (Endpoint& endpoint : endpoints) {
+    if (!endpoint.wants_tls.value_or(by_default)) continue;
+    if (!tls) {
+      ASSIGN_OR_RETURN(tls, net::TlsContext::load(net::TlsRole::kClient, files, {std::string(net::kChannelProtocol)}));
+    }
+    endpoint.tls = tls;
+  }
+  return endpoints;
+}
+
 Endpoints::Endpoints(std::vector<Endpoint> endpoints) : endpoints_(std::move(endpoints)) {
   for (const Endpoint& endpoint : endpoints_) {
-    channels_.push_back(net::Channel::make(loop_, endpoint.host, endpoint.port));
+    channels_.push_back(net::Channel::make(loop_, endpoint.host, endpoint.port, endpoint.tls));
   }
   thread_ = std::thread([this]() noexcept { loop_.run(); });
 }

@@ -8,6 +8,7 @@
 #include <expected>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -27,11 +28,15 @@ namespace conclave::cli {
 struct Endpoint {
   std::string host;
   uint16_t port = 0;
+  std::optional<bool> wants_tls;               // by https:// or http:// before it
+  std::shared_ptr<const net::TlsContext> tls;  // null: plain
   [[nodiscard]] std::string text() const;
 };
 
-// "HOST:PORT,HOST:PORT"; http:// before one is taken, https:// refused: there is no TLS yet.
+// "HOST:PORT,HOST:PORT", each with http:// or https:// before it or neither. Loads nothing: `tls` is not set.
 [[nodiscard]] Result<std::vector<Endpoint>> parse_endpoints(std::string_view list);
+// And loads what is needed for those with https://, and, if a file is given at all, for those without a scheme.
+[[nodiscard]] Result<std::vector<Endpoint>> load_endpoints(std::string_view list, const net::TlsFiles& files);
 
 // What a repetition of the call would do.
 enum class Repeat {

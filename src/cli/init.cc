@@ -19,7 +19,7 @@ struct Arguments {
 };
 
 int run(const Arguments& arguments) {
-  auto parsed = parse_endpoints(arguments.common.endpoints);
+  auto parsed = load_endpoints(arguments.common);
   if (!parsed) return report(usage_failure(parsed.error()));
   Endpoints endpoints(std::move(*parsed));
   // Asked again of a cluster that has begun it answers the same.

@@ -55,7 +55,7 @@ std::string json_of(const mvccpb::KeyValue& kv) {
 }
 
 Result<Endpoints*> open(const Arguments& arguments, std::unique_ptr<Endpoints>& endpoints) {
-  ASSIGN_OR_RETURN(auto parsed, parse_endpoints(arguments.common.endpoints));
+  ASSIGN_OR_RETURN(auto parsed, load_endpoints(arguments.common));
   endpoints = std::make_unique<Endpoints>(std::move(parsed));
   return endpoints.get();
 }

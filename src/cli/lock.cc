@@ -285,7 +285,7 @@ int run(const Arguments& arguments) {
   if (times.grace < 2 * times.margin) {
     return report({kUsage, fmt::format("--grace must be at least {}", describe(2 * times.margin)), ""});
   }
-  auto endpoints = parse_endpoints(arguments.common.endpoints);
+  auto endpoints = load_endpoints(arguments.common);
   if (!endpoints) return report(usage_failure(endpoints.error()));
   const Wakeups wakeups;
   std::optional<Guardian> guardian;

@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   conclave::cli::add_lock(app, exit_code);
   conclave::cli::add_kv(app, exit_code);
   conclave::cli::add_bench(app, exit_code);
+  conclave::cli::add_cert(app, exit_code);
   conclave::cli::add_inspect(app, exit_code);
   conclave::cli::add_recover(app, exit_code);
   try {

@@ -28,12 +28,17 @@ int report(const Error& error) {
   return code_of(error);
 }
 
-// TERM and INT are taken by a thread of their own: a handler could do almost nothing. It ends with the process.
-void end_on_signals(server::Server& server, const sigset_t& signals) {
+// TERM, INT and HUP are taken by a thread of their own: a handler could do almost nothing. It ends with the process.
+void take_signals(server::Server& server, const sigset_t& signals) {
   std::thread([&server, signals]() noexcept {
     while (true) {
       int signal = 0;
-      if (sigwait(&signals, &signal) == 0) server.stop();
+      if (sigwait(&signals, &signal) != 0) continue;
+      if (signal == SIGHUP) {
+        server.reload();
+      } else {
+        server.stop();
+      }
     }
   }).detach();
 }
@@ -52,6 +57,7 @@ int run(StartOptions options) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 
@@ -64,7 +70,7 @@ int run(StartOptions options) {
   fmt::print("ready client={}:{} peer={}:{} name={} cluster={:016x}\n", info.client.host, info.client.port,
              info.peer.host, info.peer.port, info.name, info.cluster.value());
   std::fflush(stdout);
-  end_on_signals(**server, signals);
+  take_signals(**server, signals);
   (*server)->run();
   // The thread that waits for signals still refers to it.
   [[maybe_unused]] const server::Server* kept = server->release();
@@ -89,6 +95,18 @@ void add_start(CLI::App& app, int& exit_code) {
   start->add_option("--snapshot-log-mib", options->snapshot_log_mib, "log behind a snapshot before the next is taken")
       ->envname("CONCLAVE_SNAPSHOT_LOG_MIB")
       ->check(CLI::Range(1, 1 << 20));
+  const auto file = [start](const std::string& flag, std::string& path, const char* variable, const char* text) {
+    start->add_option(flag, path, text)->envname(variable)->type_name("FILE");
+  };
+  file("--client-cert", options->server.client_tls.certificate, "CONCLAVE_CLIENT_CERT",
+       "TLS for clients: certificate and chain, PEM; SIGHUP reads it and all these files again");
+  file("--client-key", options->server.client_tls.key, "CONCLAVE_CLIENT_KEY", "its key");
+  file("--client-ca", options->server.client_tls.ca, "CONCLAVE_CLIENT_CA",
+       "clients must show a certificate of this CA");
+  file("--peer-cert", options->server.peer_tls.certificate, "CONCLAVE_PEER_CERT",
+       "TLS between servers, both ways: a certificate that names this member (conclave cert issue --peer)");
+  file("--peer-key", options->server.peer_tls.key, "CONCLAVE_PEER_KEY", "its key");
+  file("--peer-ca", options->server.peer_tls.ca, "CONCLAVE_PEER_CA", "the CA of all servers");
   start->add_flag("--insecure-plaintext", options->server.insecure_plaintext,
                   "listen beyond loopback without TLS: anybody who reaches the port may read and write everything");
   start->callback([options, &exit_code] { exit_code = run(*options); });

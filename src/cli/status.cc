@@ -151,7 +151,7 @@ void print_json(const Overview& overview) {
 }
 
 int run(const Arguments& arguments) {
-  auto parsed = parse_endpoints(arguments.common.endpoints);
+  auto parsed = load_endpoints(arguments.common);
   if (!parsed) return report(usage_failure(parsed.error()));
   Endpoints endpoints(std::move(*parsed));
   const Overview overview = look(endpoints, arguments.common.timeout);

@@ -22,9 +22,19 @@ expect 64 kv get
 expect 64 kv get k --limit -1
 expect 64 kv get k -o yaml
 expect 64 kv get k --endpoints nowhere
-expect 64 kv get k --endpoints https://127.0.0.1:1
+expect 64 kv get k --endpoints https://127.0.0.1
+expect 64 kv get k --endpoints https://127.0.0.1:1 --cacert /nowhere
+expect 64 kv get k --endpoints https://127.0.0.1:1 --cert /nowhere
+expect 69 kv get k --endpoints https://127.0.0.1:1
 expect 64 kv get k --timeout 5
 expect 64 kv put k v --lease xyz
+expect 64 cert
+expect 64 cert init --days 0
+expect 64 cert issue
+expect 64 cert issue n1
+expect 64 cert issue n1 --peer --client
+expect 64 cert issue a/b --peer
+expect 74 cert issue n1 --peer --dir /nowhere
 expect 64 lock
 expect 64 lock ''
 expect 64 lock name --ttl 1s

@@ -33,7 +33,8 @@ class RefusedCall final : public ClientCall {
 
 class TcpChannel final : public Channel {
  public:
-  TcpChannel(Loop& loop, std::string host, uint16_t port) : loop_(loop), host_(std::move(host)), port_(port) {}
+  TcpChannel(Loop& loop, std::string host, uint16_t port, std::shared_ptr<const TlsContext> tls)
+      : loop_(loop), host_(std::move(host)), port_(port), tls_(std::move(tls)) {}
   TcpChannel(const TcpChannel&) = delete;
   TcpChannel& operator=(const TcpChannel&) = delete;
   ~TcpChannel() override {
@@ -67,13 +68,14 @@ class TcpChannel final : public Channel {
       if (!connection_->is_dead()) retired_.push_back(std::move(connection_));
       connection_ = nullptr;
     }
-    if (!connection_) connection_ = Http2Client::connect(loop_, host_, port_);
+    if (!connection_) connection_ = Http2Client::connect(loop_, host_, port_, tls_);
     return *connection_;
   }
 
   Loop& loop_;
   const std::string host_;
   const uint16_t port_;
+  const std::shared_ptr<const TlsContext> tls_;
   std::shared_ptr<Http2Client> connection_;
   std::vector<std::shared_ptr<Http2Client>> retired_;
   const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -81,8 +83,9 @@ class TcpChannel final : public Channel {
 
 }  // namespace
 
-std::unique_ptr<Channel> Channel::make(Loop& loop, std::string host, uint16_t port) {
-  return std::make_unique<TcpChannel>(loop, std::move(host), port);
+std::unique_ptr<Channel> Channel::make(Loop& loop, std::string host, uint16_t port,
+                                       std::shared_ptr<const TlsContext> tls) {
+  return std::make_unique<TcpChannel>(loop, std::move(host), port, std::move(tls));
 }
 
 }  // namespace conclave::net

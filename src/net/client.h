@@ -1,6 +1,6 @@
-// Channel: a client's connection to one server, gRPC over HTTP/2 without TLS. Connects when first used, and again with
-// the next call after it broke; a call on a connection that breaks fails with UNAVAILABLE. All on the loop's thread;
-// what is sent in a turn leaves at its end.
+// Channel: a client's connection to one server, gRPC over HTTP/2, with TLS or without. Connects when first used, and
+// again with the next call after it broke; a call on a connection that breaks fails with UNAVAILABLE. All on the loop's
+// thread; what is sent in a turn leaves at its end.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +13,12 @@
 #include "base/time.h"
 #include "net/grpc.h"
 #include "net/loop.h"
+#include "net/tls.h"
 
 namespace conclave::net {
 
 inline constexpr size_t kCallsMax = 100'000;
+inline constexpr std::string_view kChannelProtocol = "h2";
 inline constexpr size_t kResponseBytesMax = size_t{512} << 20;
 
 // What a stream hears. Neither is called from within a function of ClientCall.
@@ -36,7 +38,9 @@ class ClientCall {
 
 class Channel {
  public:
-  [[nodiscard]] static std::unique_ptr<Channel> make(Loop& loop, std::string host, uint16_t port);
+  // `tls`: of TlsRole::kClient with ALPN kChannelProtocol; the certificate must be made out to `host`. Null: plain.
+  [[nodiscard]] static std::unique_ptr<Channel> make(Loop& loop, std::string host, uint16_t port,
+                                                     std::shared_ptr<const TlsContext> tls = nullptr);
   virtual ~Channel() = default;  // what is under way ends without a word: no `done` and no event comes afterwards
 
   // One message each way. `done` once, with the status and, if OK, the message; the view is good during the call.

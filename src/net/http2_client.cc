@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "net/grpc_framing.h"
 #include "net/tcp.h"
+#include "net/tls_socket.h"
 
 namespace conclave::net {
 namespace {
@@ -159,7 +160,7 @@ class Session final : public Http2Client, public TcpEvents, public std::enable_s
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
   ~Session() override;
-  void connect(const std::string& host, uint16_t port);
+  void connect(const std::string& host, uint16_t port, const std::shared_ptr<const TlsContext>& tls);
 
   [[nodiscard]] bool takes_calls() const override {
     return !dead_ && nghttp2_session_check_request_allowed(session_) != 0;
@@ -465,8 +466,8 @@ Session::~Session() {
   nghttp2_session_del(session_);
 }
 
-void Session::connect(const std::string& host, uint16_t port) {
-  socket_ = TcpSocket::connect(loop_, *this, host, port);
+void Session::connect(const std::string& host, uint16_t port, const std::shared_ptr<const TlsContext>& tls) {
+  socket_ = tls ? connect_tls(loop_, *this, host, port, tls, host) : TcpSocket::connect(loop_, *this, host, port);
   // Until the server's SETTINGS: something that accepts and says nothing is no server.
   patience_ = loop_.call_at(loop_.now() + kConnectPatience, [at = weak_from_this()] {
     const std::shared_ptr<Session> session = at.lock();
@@ -493,7 +494,7 @@ std::unique_ptr<ClientCall> Session::open(std::string_view path, ClientCallEvent
 
 void Session::start(std::unique_ptr<Stream> stream, std::string_view path, Duration timeout) {
   std::array<nghttp2_nv, 8> headers = {constant(":method", "POST"),
-                                       constant(":scheme", "http"),
+                                       constant(":scheme", socket_->tls() == nullptr ? "http" : "https"),
                                        header(":path", path, NGHTTP2_NV_FLAG_NO_COPY_NAME),
                                        constant(":authority", authority_),
                                        constant("content-type", "application/grpc"),
@@ -551,6 +552,9 @@ void Session::touch() {
 }
 
 void Session::on_connected() {
+  if (socket_->tls() != nullptr && socket_->tls()->protocol() != kChannelProtocol) {
+    return die({.code = kUnavailable, .message = "TLS: the server does not offer HTTP/2"});
+  }
   connected_ = true;
   socket_->set_patience(kSilencePatience);
   socket_->read_next();
@@ -566,6 +570,9 @@ void Session::on_bytes(ByteView bytes) {
 }
 
 void Session::on_closed(TcpEnd end) {
+  if (end == TcpEnd::kTls) {
+    return die({.code = kUnavailable, .message = fmt::format("TLS: {}", socket_->tls()->failure())});
+  }
   die({.code = kUnavailable, .message = std::string(to_string(end))});
 }
 
@@ -632,9 +639,10 @@ void Session::abandon() {
 
 }  // namespace
 
-std::shared_ptr<Http2Client> Http2Client::connect(Loop& loop, const std::string& host, uint16_t port) {
+std::shared_ptr<Http2Client> Http2Client::connect(Loop& loop, const std::string& host, uint16_t port,
+                                                  const std::shared_ptr<const TlsContext>& tls) {
   auto session = std::make_shared<Session>(loop, host, port);
-  session->connect(host, port);
+  session->connect(host, port, tls);
   return session;
 }
 

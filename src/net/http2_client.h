@@ -14,7 +14,8 @@ class Http2Client {
  public:
   using Done = std::move_only_function<void(const GrpcStatus&, ByteView response)>;
 
-  [[nodiscard]] static std::shared_ptr<Http2Client> connect(Loop& loop, const std::string& host, uint16_t port);
+  [[nodiscard]] static std::shared_ptr<Http2Client> connect(Loop& loop, const std::string& host, uint16_t port,
+                                                            const std::shared_ptr<const TlsContext>& tls);
   virtual ~Http2Client() = default;
 
   // False: broken, told to go away, or out of stream numbers: the next call needs another connection.

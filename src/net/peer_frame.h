@@ -22,6 +22,7 @@ enum class PeerVerdict : uint8_t {
   kOldBoot = 3,        // a later life of the sender is connected
   kFull = 4,           // too many links
   kVersion = 5,        // not a version the receiver speaks
+  kUntrusted = 6,      // with TLS: no certificate of the peers' CA, or one that does not name the member
 };
 [[nodiscard]] std::string_view to_string(PeerVerdict verdict);
 

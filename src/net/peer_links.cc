@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/assert.h"
 #include "base/mark.h"
 #include "net/peer_sender.h"
 #include "net/tcp.h"
+#include "net/tls_socket.h"
 
 namespace conclave::net {
 namespace {
@@ -26,6 +28,7 @@ class PeerReader final : public TcpEvents {
   PeerReader& operator=(const PeerReader&) = delete;
   ~PeerReader() override;
 
+  void on_connected() override { is_secured_ = true; }
   void on_bytes(ByteView bytes) override;
   void on_writable() override {}
   void on_closed(TcpEnd end) override;
@@ -36,6 +39,8 @@ class PeerReader final : public TcpEvents {
   [[nodiscard]] NodeId from() const { return from_; }  // not set before its hello
   [[nodiscard]] Boot boot() const { return boot_; }
   [[nodiscard]] bool is_closed() const { return closed_; }
+  // Null: plain.
+  [[nodiscard]] const TlsSession* tls() const { return socket_->tls(); }
 
  private:
   // How many of the bytes were the hello's; the rest are frames.
@@ -51,6 +56,7 @@ class PeerReader final : public TcpEvents {
   NodeId from_;
   Boot boot_;
   TimerId timer_ = 0;
+  bool is_secured_ = false;  // the handshake is done
   bool closed_ = false;
 };
 
@@ -78,6 +84,9 @@ class TcpPeerLinks final : public PeerLinks {
   void set_peers(std::vector<PeerAddress> peers) override;
   void flush() override;
   [[nodiscard]] std::vector<PeerLinkState> states() const override;
+  void set_tls(std::shared_ptr<const TlsContext> tls) override;
+  [[nodiscard]] uint64_t tls_failures() const override { return tls_failures_; }
+  void count_tls_failure() { ++tls_failures_; }
 
   Loop& loop() { return loop_; }
   env::NetworkReceiver& receiver() { return receiver_; }
@@ -87,9 +96,12 @@ class TcpPeerLinks final : public PeerLinks {
   void on_heard(NodeId from, Boot boot) {
     if (PeerSender* sender = find(from)) sender->on_heard(boot);
   }
-  void count_corruption(NodeId from);
+  void count_corruption(NodeId from) { count(corruptions_, from); }
 
  private:
+  using Counts = std::vector<std::pair<NodeId, uint64_t>>;
+  static void count(Counts& counts, NodeId of);
+  [[nodiscard]] static uint64_t count_of(const Counts& counts, NodeId of);
   PeerSender* find(NodeId id) {
     for (const auto& sender : senders_) {
       if (sender->address().id == id) return sender.get();
@@ -106,7 +118,9 @@ class TcpPeerLinks final : public PeerLinks {
   std::vector<std::unique_ptr<PeerSender>> senders_;  // few: searched in order
   std::vector<std::unique_ptr<PeerSender>> stopped_;  // until the next flush(): its functions may be running
   std::vector<std::unique_ptr<PeerReader>> readers_;
-  std::vector<std::pair<NodeId, uint64_t>> corruptions_;
+  Counts corruptions_;
+  Counts impostors_;
+  uint64_t tls_failures_ = 0;
 };
 
 PeerReader::PeerReader(TcpPeerLinks& links, std::unique_ptr<TcpSocket> socket)
@@ -124,7 +138,8 @@ PeerReader::~PeerReader() {
 }
 
 void PeerReader::close() {
-  closed_ = true;
+  if (std::exchange(closed_, true)) return;
+  if (socket_->tls() != nullptr && !is_secured_) links_.count_tls_failure();
   socket_->close();
 }
 
@@ -205,6 +220,14 @@ PeerVerdict TcpPeerLinks::judge(const PeerHello& hello, PeerReader& reader) {
   if (hello.receiver != options_.self || hello.member == options_.self || !hello.member.is_set()) {
     return PeerVerdict::kWrongReceiver;
   }
+  if (const TlsSession* const tls = reader.tls(); tls != nullptr) {
+    PeerSender* const known = find(hello.member);
+    if (known == nullptr || !tls->names_member(known->address().name)) {
+      REACHED(net_peer_impostor);
+      if (known != nullptr) count(impostors_, hello.member);
+      return PeerVerdict::kUntrusted;
+    }
+  }
   for (const auto& other : readers_) {
     if (other.get() == &reader || other->is_closed() || other->from() != hello.member) continue;
     if (other->boot() > hello.boot) return PeerVerdict::kOldBoot;
@@ -222,6 +245,7 @@ void TcpPeerLinks::accept(std::unique_ptr<TcpSocket> socket) {
     REACHED(net_peer_links_full);
     return;  // destroys, and so closes it
   }
+  if (options_.tls) socket = accept_tls(std::move(socket), options_.tls);
   readers_.push_back(std::make_unique<PeerReader>(*this, std::move(socket)));
 }
 
@@ -231,7 +255,7 @@ void TcpPeerLinks::set_peers(std::vector<PeerAddress> peers) {
     if (peer.id == options_.self || !peer.id.is_set() || find(peer.id) != nullptr) continue;
     const auto same = std::find_if(before.begin(), before.end(), [&](const auto& sender) {
       return sender && sender->address().id == peer.id && sender->address().host == peer.host &&
-             sender->address().port == peer.port;
+             sender->address().port == peer.port && sender->address().name == peer.name;
     });
     if (same != before.end()) {
       senders_.push_back(std::move(*same));
@@ -239,7 +263,7 @@ void TcpPeerLinks::set_peers(std::vector<PeerAddress> peers) {
     }
     senders_.push_back(std::make_unique<PeerSender>(
         loop_, receiver_, PeerSender::Self{.cluster = options_.cluster, .id = options_.self, .boot = options_.boot},
-        std::move(peer)));
+        std::move(peer), options_.tls));
     senders_.back()->start();
   }
   for (auto& sender : before) {
@@ -258,23 +282,35 @@ void TcpPeerLinks::flush() {
   if (more) loop_.post([] {});
 }
 
-void TcpPeerLinks::count_corruption(NodeId from) {
-  for (auto& [id, count] : corruptions_) {
-    if (id == from) {
+void TcpPeerLinks::set_tls(std::shared_ptr<const TlsContext> tls) {
+  ASSERT(options_.tls != nullptr && tls != nullptr);
+  for (const auto& sender : senders_) sender->set_tls(tls);
+  options_.tls = std::move(tls);
+}
+
+void TcpPeerLinks::count(Counts& counts, NodeId of) {
+  for (auto& [id, count] : counts) {
+    if (id == of) {
       ++count;
       return;
     }
   }
-  if (corruptions_.size() < kAcceptedMax) corruptions_.emplace_back(from, 1);
+  if (counts.size() < kAcceptedMax) counts.emplace_back(of, 1);
+}
+
+uint64_t TcpPeerLinks::count_of(const Counts& counts, NodeId of) {
+  for (const auto& [id, count] : counts) {
+    if (id == of) return count;
+  }
+  return 0;
 }
 
 std::vector<PeerLinkState> TcpPeerLinks::states() const {
   std::vector<PeerLinkState> states;
   for (const auto& sender : senders_) {
     states.push_back(sender->state());
-    for (const auto& [id, count] : corruptions_) {
-      if (id == states.back().id) states.back().corruptions = count;
-    }
+    states.back().corruptions = count_of(corruptions_, states.back().id);
+    states.back().impostors = count_of(impostors_, states.back().id);
   }
   return states;
 }

@@ -2,8 +2,9 @@
 // and sends on the connection it made; what it accepts it only reads. A link begins with a hello {cluster, member,
 // boot} that both sides check; then frames, each with its length and CRC32C (docs/internals/formats/peer.md). A broken
 // link (reset, end of stream, refused connection after it stood) is told at once. All on the loop's thread; what is
-// sent in a turn leaves at its end. Bounded: 64 MiB a peer of kBulk, 64 MiB of the rest; beyond it frames are dropped
-// and counted.
+// sent in a turn leaves at its end. With TLS each end shows a certificate of the peers' CA that names the member it
+// claims to be (TlsSession::names_member()); by what name or address it was reached does not matter. Bounded: 64 MiB a
+// peer of kBulk, 64 MiB of the rest; beyond it frames are dropped and counted.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,7 @@
 #include "env/network.h"
 #include "net/loop.h"
 #include "net/peer_frame.h"
+#include "net/tls.h"
 
 namespace conclave::net {
 
@@ -23,15 +25,17 @@ struct PeerAddress {
   NodeId id;
   std::string host;
   uint16_t port = 0;
+  std::string name;  // the member's, for its certificate; only with TLS
 };
 
 struct PeerLinksOptions {
   ClusterId cluster;
   NodeId self;
   Boot boot;
-  std::string address = "127.0.0.1";  // to listen on
-  uint16_t port = 0;                  // 0: a free one
-  std::vector<PeerAddress> peers;     // without this server
+  std::string address = "127.0.0.1";      // to listen on
+  uint16_t port = 0;                      // 0: a free one
+  std::vector<PeerAddress> peers;         // without this server
+  std::shared_ptr<const TlsContext> tls;  // of TlsRole::kPeer; null: plain
 };
 
 struct PeerLinkState {
@@ -45,6 +49,8 @@ struct PeerLinkState {
   PeerVerdict refusal = PeerVerdict::kWelcome;
   // Links accepted from the peer that ended for a frame with a wrong checksum, length or lane.
   uint64_t corruptions = 0;
+  // Links accepted from who claimed to be the peer, with a certificate of another.
+  uint64_t impostors = 0;
 };
 
 class PeerLinks : public env::Network {
@@ -56,6 +62,10 @@ class PeerLinks : public env::Network {
   [[nodiscard]] virtual uint16_t port() const = 0;
   // For ports that were not known at listen().
   virtual void set_peers(std::vector<PeerAddress> peers) = 0;
+  // For links to come; those that stand are not touched. Only where there was one.
+  virtual void set_tls(std::shared_ptr<const TlsContext> tls) = 0;
+  // Links accepted that ended before TLS was agreed on: strangers, and peers with certificates of another CA.
+  [[nodiscard]] virtual uint64_t tls_failures() const = 0;
   // Sends what the turn queued. The wiring calls it at the end of each turn.
   virtual void flush() = 0;
   [[nodiscard]] virtual std::vector<PeerLinkState> states() const = 0;

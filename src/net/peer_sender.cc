@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/mark.h"
+#include "net/tls_socket.h"
 
 namespace conclave::net {
 namespace {
@@ -27,11 +28,13 @@ bool is_bulk(env::Lane lane) {
 
 }  // namespace
 
-PeerSender::PeerSender(Loop& loop, env::NetworkReceiver& receiver, const Self& self, PeerAddress address)
+PeerSender::PeerSender(Loop& loop, env::NetworkReceiver& receiver, const Self& self, PeerAddress address,
+                       std::shared_ptr<const TlsContext> tls)
     : loop_(loop),
       receiver_(receiver),
       self_(self),
       address_(std::move(address)),
+      tls_(std::move(tls)),
       random_(self.id.value() ^ (address_.id.value() << 20) ^ (self.boot.value() << 40)) {
   counts_.id = address_.id;
 }
@@ -69,7 +72,8 @@ Duration PeerSender::next_wait() {
 void PeerSender::connect() {
   phase_ = Phase::kConnecting;
   answer_.clear();
-  socket_ = TcpSocket::connect(loop_, *this, address_.host, address_.port);
+  socket_ = tls_ ? connect_tls(loop_, *this, address_.host, address_.port, tls_, "")
+                 : TcpSocket::connect(loop_, *this, address_.host, address_.port);
   set_timer(kConnectPatience, &PeerSender::on_patience_ended);
 }
 
@@ -78,6 +82,9 @@ void PeerSender::on_patience_ended() {
 }
 
 void PeerSender::on_connected() {
+  if (socket_->tls() != nullptr && !socket_->tls()->names_member(address_.name)) {
+    return refuse(PeerVerdict::kUntrusted);
+  }
   phase_ = Phase::kGreeting;
   socket_->set_patience(kSilencePatience);
   socket_->set_unsent_max(kChosenBytes);
@@ -127,6 +134,7 @@ void PeerSender::refuse(PeerVerdict verdict) {
 
 void PeerSender::on_closed(TcpEnd end) {
   const bool stood = phase_ == Phase::kStanding;
+  if (end == TcpEnd::kTls && !stood) return refuse(PeerVerdict::kUntrusted);
   // Nobody listens there any more: now it is sure that the process ended.
   const bool gone = just_broke_ && end == TcpEnd::kRefused;
   give_up(next_wait());

@@ -5,6 +5,7 @@
 #include <array>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/random.h"
 #include "base/ring.h"
@@ -22,7 +23,8 @@ class PeerSender final : public TcpEvents {
     Boot boot;
   };
 
-  PeerSender(Loop& loop, env::NetworkReceiver& receiver, const Self& self, PeerAddress address);
+  PeerSender(Loop& loop, env::NetworkReceiver& receiver, const Self& self, PeerAddress address,
+             std::shared_ptr<const TlsContext> tls);
   PeerSender(const PeerSender&) = delete;
   PeerSender& operator=(const PeerSender&) = delete;
   ~PeerSender() override;
@@ -30,6 +32,8 @@ class PeerSender final : public TcpEvents {
   void start() { connect(); }
   // For good; nobody is told.
   void stop();
+  // For the next attempt.
+  void set_tls(std::shared_ptr<const TlsContext> tls) { tls_ = std::move(tls); }
   void send(env::Lane lane, std::string frame);
   // True if there is more than one turn's share.
   bool flush();
@@ -67,7 +71,8 @@ class PeerSender final : public TcpEvents {
   env::NetworkReceiver& receiver_;
   const Self self_;
   const PeerAddress address_;
-  Random random_;  // for the waits
+  std::shared_ptr<const TlsContext> tls_;  // null: plain
+  Random random_;                          // for the waits
 
   Phase phase_ = Phase::kWaiting;
   std::unique_ptr<TcpSocket> socket_;

@@ -3,13 +3,17 @@
 #include "net/server.h"
 
 #include <algorithm>
+#include <list>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "base/assert.h"
 #include "base/mark.h"
+#include "net/http1.h"
 #include "net/protocol.h"
 #include "net/tcp.h"
+#include "net/tls_socket.h"
 
 namespace conclave::net {
 namespace {
@@ -20,10 +24,28 @@ constexpr size_t kPumpBytes = size_t{256} << 10;
 constexpr size_t kFlushBytesMax = size_t{1} << 20;
 // While the socket takes no more and this much waits for it, nothing more is read from it.
 constexpr size_t kUnsentBytesMax = size_t{8} << 20;
-// For the first bytes that tell the protocol.
-constexpr Duration kHelloPatience = std::chrono::seconds(10);
 // A connection that we end is read on this long: closing at once would reset it, and our last words would be lost.
 constexpr Duration kLingerPatience = std::chrono::seconds(1);
+
+constexpr std::string_view kSpeakTls = "this port speaks TLS only: use https\n";
+// The server's empty SETTINGS, then GOAWAY with error 12, INADEQUATE_SECURITY; the words follow.
+constexpr std::string_view kHttp2Settings("\0\0\0\4\0\0\0\0\0", 9);
+constexpr std::string_view kHttp2GoawayHead("\7\0\0\0\0\0", 6);  // type, flags, stream
+constexpr std::string_view kHttp2GoawayBody("\0\0\0\0\0\0\0\14", 8);
+
+// In the language in which it was asked, so that the client's own message says it.
+std::string answer_plaintext(ByteView first_bytes) {
+  std::string answer;
+  if (first_bytes.starts_with(kHttp2Preface.substr(0, 4))) {
+    answer.append(kHttp2Settings);
+    const size_t size = kHttp2GoawayBody.size() + kSpeakTls.size();
+    answer.append({'\0', '\0', static_cast<char>(size)});
+    answer.append(kHttp2GoawayHead).append(kHttp2GoawayBody).append(kSpeakTls);
+  } else if (first_bytes.front() >= 'A' && first_bytes.front() <= 'Z') {
+    format_http1({.status = 400, .body = std::string(kSpeakTls)}, false, false, answer);
+  }
+  return answer;
+}
 
 class TcpServer;
 
@@ -34,6 +56,7 @@ class Connection final : public TcpEvents, public ProtocolHost {
   Connection& operator=(const Connection&) = delete;
   ~Connection() override;
 
+  void on_connected() override;  // the handshake is done
   void on_bytes(ByteView bytes) override;
   void on_writable() override { touch(); }
   void on_closed(TcpEnd) override;
@@ -47,11 +70,14 @@ class Connection final : public TcpEvents, public ProtocolHost {
 
   size_t place = 0;  // in the server's list
   bool is_touched = false;
+  // In the server's list of handshakes under way.
+  std::optional<std::list<Connection*>::iterator> handshake;
+
+  void close();
 
  private:
   void tell_protocol();
   bool send_output();
-  void close();
 
   TcpServer& server_;
   std::unique_ptr<TcpSocket> socket_;
@@ -87,6 +113,11 @@ class TcpServer final : public Server {
 
   [[nodiscard]] uint16_t port() const override { return port_; }
   [[nodiscard]] size_t connections() const override { return connections_.size(); }
+  void set_tls(std::shared_ptr<const TlsContext> tls) override {
+    ASSERT(options_.tls != nullptr && tls != nullptr);
+    options_.tls = std::move(tls);
+  }
+  [[nodiscard]] TlsCounts tls_counts() const override { return tls_counts_; }
 
   void flush() override {
     if (touched_.empty() && ended_.empty()) return;
@@ -113,6 +144,10 @@ class TcpServer final : public Server {
   Service& service() { return service_; }
   const ServerOptions& options() { return options_; }
   HeldBytes& held() { return held_; }
+  void note_handshake(Connection& connection, bool is_done) {
+    ++(is_done ? tls_counts_.handshakes : tls_counts_.failures);
+    handshakes_.erase(*std::exchange(connection.handshake, std::nullopt));
+  }
   std::string& scratch() { return scratch_; }
   void note_touched(Connection& connection) { touched_.push_back(&connection); }
   // Destroyed at the end of flush(): its functions may be running.
@@ -128,18 +163,27 @@ class TcpServer final : public Server {
 
  private:
   void accept(std::unique_ptr<TcpSocket> socket) {
+    if (options_.tls && handshakes_.size() >= options_.handshakes_max) {
+      REACHED(net_handshakes_full);
+      ++tls_counts_.evictions;
+      handshakes_.front()->close();
+    }
     if (connections_.size() >= options_.connections_max) {
       REACHED(net_connections_full);
       return;  // destroys, and so closes it
     }
+    if (options_.tls) socket = accept_tls(std::move(socket), options_.tls, answer_plaintext);
     connections_.push_back(std::make_unique<Connection>(*this, std::move(socket)));
     connections_.back()->place = connections_.size() - 1;
+    if (options_.tls) {
+      connections_.back()->handshake = handshakes_.insert(handshakes_.end(), connections_.back().get());
+    }
     connections_.back()->start();
   }
 
   Loop& loop_;
   Service& service_;
-  const ServerOptions options_;
+  ServerOptions options_;  // constant but for `tls`
   std::unique_ptr<TcpListener> listener_;
   uint16_t port_ = 0;
   HeldBytes held_;
@@ -148,10 +192,14 @@ class TcpServer final : public Server {
   std::vector<Connection*> touched_;
   std::vector<Connection*> flushing_;
   std::string scratch_;
+  std::list<Connection*> handshakes_;  // the oldest first
+  TlsCounts tls_counts_;
 };
 
 Connection::Connection(TcpServer& server, std::unique_ptr<TcpSocket> socket)
-    : server_(server), socket_(std::move(socket)), silent_until_(server.loop().now() + kHelloPatience) {
+    : server_(server),
+      socket_(std::move(socket)),
+      silent_until_(server.loop().now() + server.options().hello_patience) {
   socket_->set_events(*this);
   watch_patience();
 }
@@ -167,6 +215,10 @@ void Connection::touch() {
   server_.note_touched(*this);
 }
 
+void Connection::on_connected() {
+  server_.note_handshake(*this, true);
+}
+
 void Connection::on_bytes(ByteView bytes) {
   touch();  // to be read on
   if (lingering_) return;
@@ -176,8 +228,15 @@ void Connection::on_bytes(ByteView bytes) {
 }
 
 void Connection::tell_protocol() {
+  const std::string agreed = socket_->tls() == nullptr ? "" : socket_->tls()->protocol();
   const size_t compared = std::min(first_bytes_.size(), kHttp2Preface.size());
-  if (kHttp2Preface.substr(0, compared) != std::string_view(first_bytes_).substr(0, compared)) {
+  const bool is_http2 = kHttp2Preface.starts_with(std::string_view(first_bytes_).substr(0, compared));
+  if (agreed == "h2" && !is_http2) {
+    REACHED(net_alpn_broken);
+    close();
+    return;
+  }
+  if (agreed == "http/1.1" || !is_http2) {
     protocol_ = make_http1_protocol(*this, server_.loop(), server_.service());
   } else if (compared == kHttp2Preface.size()) {
     protocol_ = make_http2_protocol(*this, server_.loop(), server_.service(), server_.options(), server_.held());
@@ -195,6 +254,7 @@ void Connection::on_closed(TcpEnd) {
 
 void Connection::close() {
   if (std::exchange(closed_, true)) return;
+  if (handshake) server_.note_handshake(*this, false);
   socket_->close();
   if (protocol_) protocol_->end();
   server_.note_ended(*this);

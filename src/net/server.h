@@ -1,6 +1,6 @@
-// Server: one listening address that speaks gRPC over HTTP/2 without TLS and, told apart by the first bytes, HTTP/1.1
-// for /health, /metrics and /version. Frames calls; knows no method. All on the loop's thread; what handlers send in a
-// turn leaves at its end.
+// Server: one listening address that speaks gRPC over HTTP/2 and, told apart by ALPN or the first bytes, HTTP/1.1 for
+// /health, /metrics and /version; with TLS or without, never both. Frames calls; knows no method. All on the loop's
+// thread; what handlers send in a turn leaves at its end.
 #pragma once
 
 #include <cstdint>
@@ -8,12 +8,14 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/time.h"
 #include "net/grpc.h"
 #include "net/loop.h"
+#include "net/tls.h"
 
 namespace conclave::net {
 
@@ -75,6 +77,24 @@ struct ServerOptions {
   uint16_t port = 0;                  // 0: a free one
   size_t connections_max = 10'000;
   uint32_t streams_per_connection_max = 10'000;
+  // With it each connection must speak TLS; who does not is told so and closed. Of TlsRole::kServer.
+  std::shared_ptr<const TlsContext> tls;
+  // Of TLS, not finished: beyond it the oldest is closed. A handshake takes a few round trips, and those who hold one
+  // open keep nobody out.
+  size_t handshakes_max = 1'000;
+  // For the handshake of TLS and the first bytes that tell the protocol, together.
+  Duration hello_patience = std::chrono::seconds(10);
+};
+
+// What ALPN of TlsRole::kServer offers, the best first.
+[[nodiscard]] inline std::vector<std::string> server_protocols() {
+  return {"h2", "http/1.1"};
+}
+
+struct TlsCounts {
+  uint64_t handshakes = 0;  // done
+  uint64_t failures = 0;    // by either side: certificates, versions, plaintext, cut or too slow
+  uint64_t evictions = 0;   // of the failures: above handshakes_max
 };
 
 class Server {
@@ -89,6 +109,9 @@ class Server {
   // No new connections; GOAWAY on all; what is in flight may finish.
   virtual void drain() = 0;
   [[nodiscard]] virtual size_t connections() const = 0;
+  // For connections to come; those that stand are not touched. Only of a server that was given one.
+  virtual void set_tls(std::shared_ptr<const TlsContext> tls) = 0;
+  [[nodiscard]] virtual TlsCounts tls_counts() const = 0;
 };
 
 }  // namespace conclave::net

@@ -313,6 +313,8 @@ std::string_view to_string(TcpEnd end) {
       return "connection refused";
     case TcpEnd::kUnreached:
       return "host not reached";
+    case TcpEnd::kTls:
+      return "TLS failed";
   }
   return "?";
 }

@@ -1,5 +1,5 @@
-// TCP sockets as the rest of net sees them: what is ready is read when asked for, writes take what the kernel takes, an
-// end is told once. Own no protocol and no queue. On the loop's thread.
+// TCP sockets as the rest of net sees them, with TLS over them or not (tls_socket.h): what is ready is read when asked
+// for, writes take what the kernel takes, an end is told once. Own no protocol and no queue. On the loop's thread.
 #pragma once
 
 #include <cstdint>
@@ -17,17 +17,20 @@
 namespace conclave::net {
 
 enum class TcpEnd : uint8_t {
-  kClosed,    // the other side ended it in order
-  kReset,     // or was gone: reset, timed out
-  kRefused,   // nobody listens there
-  kUnreached  // name unknown, no route, no answer
+  kClosed,     // the other side ended it in order
+  kReset,      // or was gone: reset, timed out
+  kRefused,    // nobody listens there
+  kUnreached,  // name unknown, no route, no answer
+  kTls         // TLS failed; TcpSocket::tls() says why
 };
 [[nodiscard]] std::string_view to_string(TcpEnd end);
+
+class TlsSession;
 
 class TcpEvents {
  public:
   virtual ~TcpEvents() = default;
-  // Only of a socket made by connect().
+  // Of a socket made by connect(), and of one with TLS, accepted or not: the handshake is done.
   virtual void on_connected() {}
   // The view is good during the call.
   virtual void on_bytes(ByteView bytes) = 0;
@@ -61,6 +64,9 @@ class TcpSocket {
   virtual void set_patience(Duration unacknowledged_max) = 0;
   // write() takes no more than this ahead of the wire.
   virtual void set_unsent_max(uint32_t bytes) = 0;
+
+  // Null: plain.
+  [[nodiscard]] virtual const TlsSession* tls() const { return nullptr; }
 };
 
 class TcpListener {

@@ -74,9 +74,17 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   [[nodiscard]] ReadyInfo info() const override;
   void run() override;
   void stop() override;
+  void reload() override;
 
  private:
   friend class Init;
+
+  // Null where there is no certificate.
+  struct Tls {
+    std::shared_ptr<const net::TlsContext> client;
+    std::shared_ptr<const net::TlsContext> peer;
+  };
+  [[nodiscard]] Result<Tls> load_tls() const;
 
   // env::NetworkReceiver
   void on_frame(NodeId from, ByteView frame) override;
@@ -174,26 +182,29 @@ class Init final : public net::CallHandler {
 // ---- Starting ----
 
 Status Wired::check_options() {
-  if (!options_.insecure_plaintext &&
-      (!is_loopback(options_.client_listen.host) || !is_loopback(options_.peer_listen.host))) {
-    return fail(
-        ErrorCode::kInvalidArgument,
-        "listening beyond loopback without TLS needs --insecure-plaintext: anybody who reaches the port may read "
-        "and write everything");
-  }
   if (options_.name.empty() || options_.name.find_first_of(" \n,=") != std::string::npos) {
     return fail(ErrorCode::kInvalidArgument, "'{}' cannot be a server's name", options_.name);
   }
   ASSIGN_OR_RETURN(servers_, parse_join(options_.join));
   if (servers_.empty()) {
     servers_.push_back({.name = options_.name, .host = options_.peer_listen.host, .port = options_.peer_listen.port});
-    return {};
+  } else {
+    const auto own = std::ranges::find(servers_, options_.name, &JoinEntry::name);
+    if (own == servers_.end()) {
+      return fail(ErrorCode::kInvalidArgument, "--join does not name this server, '{}'", options_.name);
+    }
+    options_.peer_listen = {.host = own->host, .port = own->port};
   }
-  const auto own = std::ranges::find(servers_, options_.name, &JoinEntry::name);
-  if (own == servers_.end()) {
-    return fail(ErrorCode::kInvalidArgument, "--join does not name this server, '{}'", options_.name);
+  const auto is_open = [](const Address& listens, const net::TlsFiles& tls) {
+    return !is_loopback(listens.host) && tls == net::TlsFiles();
+  };
+  if (!options_.insecure_plaintext &&
+      (is_open(options_.client_listen, options_.client_tls) || is_open(options_.peer_listen, options_.peer_tls))) {
+    return fail(
+        ErrorCode::kInvalidArgument,
+        "listening beyond loopback without TLS needs --insecure-plaintext: anybody who reaches the port may read "
+        "and write everything");
   }
-  options_.peer_listen = {.host = own->host, .port = own->port};
   return {};
 }
 
@@ -240,13 +251,26 @@ Status Wired::open_storage() {
   return {};
 }
 
+Result<Wired::Tls> Wired::load_tls() const {
+  Tls loaded;
+  if (options_.client_tls != net::TlsFiles()) {
+    ASSIGN_OR_RETURN(loaded.client,
+                     net::TlsContext::load(net::TlsRole::kServer, options_.client_tls, net::server_protocols()));
+  }
+  if (options_.peer_tls != net::TlsFiles()) {
+    ASSIGN_OR_RETURN(loaded.peer, net::TlsContext::load(net::TlsRole::kPeer, options_.peer_tls, {}));
+  }
+  return loaded;
+}
+
 Status Wired::listen() {
+  ASSIGN_OR_RETURN(const Tls tls, load_tls());
   std::vector<net::PeerAddress> peers;
   std::vector<std::pair<NodeId, std::string>> names;
   for (const JoinEntry& server : servers_) {
     const NodeId id = node_id_of(server.name);
     if (id == identity_.node) continue;
-    peers.push_back({.id = id, .host = server.host, .port = server.port});
+    peers.push_back({.id = id, .host = server.host, .port = server.port, .name = server.name});
     names.emplace_back(id, server.name);
   }
   ASSIGN_OR_RETURN(links_, net::PeerLinks::listen(loop_, *this,
@@ -255,10 +279,12 @@ Status Wired::listen() {
                                                    .boot = identity_.boot,
                                                    .address = options_.peer_listen.host,
                                                    .port = options_.peer_listen.port,
-                                                   .peers = std::move(peers)}));
+                                                   .peers = std::move(peers),
+                                                   .tls = tls.peer}));
   ASSIGN_OR_RETURN(
-      server_,
-      net::Server::listen(loop_, *this, {.address = options_.client_listen.host, .port = options_.client_listen.port}));
+      server_, net::Server::listen(
+                   loop_, *this,
+                   {.address = options_.client_listen.host, .port = options_.client_listen.port, .tls = tls.client}));
   bootstrap_ = std::make_unique<Bootstrap>(
       identity_.node, std::move(names), identity_.boot.value() << 16,
       Bootstrap::World{
@@ -309,12 +335,15 @@ void Wired::start_replica(node::FoundReplica found) {
   node::ReplicaWorld& world = *this;
   replica_ = std::make_unique<node::Replica>(options, std::move(found.recovered), std::move(found.keyspace), world);
   api::ServiceOptions api{.cluster = identity_.cluster, .self = identity_.node, .name = options_.name};
-  api.client_urls = {fmt::format("http://{}:{}", options_.client_listen.host, server_->port())};
-  api.peer_urls = {fmt::format("http://{}:{}", options_.peer_listen.host, links_->port())};
+  const auto url = [](const net::TlsFiles& tls, std::string_view host, uint16_t port) {
+    return fmt::format("{}://{}:{}", tls == net::TlsFiles() ? "http" : "https", host, port);
+  };
+  api.client_urls = {url(options_.client_tls, options_.client_listen.host, server_->port())};
+  api.peer_urls = {url(options_.peer_tls, options_.peer_listen.host, links_->port())};
   for (const JoinEntry& server : servers_) {
     api.peers.push_back({.id = node_id_of(server.name),
                          .name = server.name,
-                         .peer_urls = {fmt::format("http://{}:{}", server.host, server.port)}});
+                         .peer_urls = {url(options_.peer_tls, server.host, server.port)}});
   }
   std::erase_if(api.peers, [this](const api::MemberAttributes& peer) { return peer.id == identity_.node; });
   api.seed = random_.next();
@@ -468,6 +497,20 @@ void Wired::stop() {
     log_info("ending: hands leadership over, finishes what is in flight");
     server_->drain();
     hand_over(loop_.now() + kHandOverMax);
+  });
+}
+
+void Wired::reload() {
+  // Read here, so that no file is waited for on the loop.
+  Result<Tls> loaded = load_tls();
+  if (!loaded) {
+    log_error(fmt::format("reload refused, what was loaded stays: {}", loaded.error().message));
+    return;
+  }
+  loop_.post([this, tls = std::move(*loaded)] {
+    if (tls.client) server_->set_tls(tls.client);
+    if (tls.peer) links_->set_tls(tls.peer);
+    log_info(tls.client || tls.peer ? "reloaded: certificates, for new connections" : "nothing to reload");
   });
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/types.h"
+#include "net/tls.h"
 #include "node/replica.h"
 
 namespace conclave::server {
@@ -29,6 +30,10 @@ struct ServerOptions {
   Address peer_listen{.port = 2380};
   // All servers of the cluster, this one among them; empty: alone.
   std::string join;
+  // Without a certificate: plaintext. Clients must show certificates if their CA is given; peers always must, and each
+  // one that names the member it is.
+  net::TlsFiles client_tls;
+  net::TlsFiles peer_tls;
   bool insecure_plaintext = false;  // off loopback, for clients and peers
   uint64_t snapshot_log_bytes = uint64_t{64} << 20;
 };
@@ -52,6 +57,9 @@ class Server {
   virtual void run() = 0;
   // Any thread. The first call hands leadership over and finishes what is in flight; the second ends at once.
   virtual void stop() = 0;
+  // Any thread. Certificates, keys and CAs are read again, for connections to come. All or nothing: one bad file, and
+  // all that was loaded before stays; the log says so.
+  virtual void reload() = 0;
 };
 
 }  // namespace conclave::server

@@ -74,8 +74,8 @@ class World {
     prefix_ = fmt::format("crash/{:x}/", run);
     for (const cli::Endpoint& endpoint : endpoints) {
       // Own connections for reads, so that they do not wait behind writes.
-      writing_.push_back(net::Channel::make(loop_, endpoint.host, endpoint.port));
-      reading_.push_back(net::Channel::make(loop_, endpoint.host, endpoint.port));
+      writing_.push_back(net::Channel::make(loop_, endpoint.host, endpoint.port, endpoint.tls));
+      reading_.push_back(net::Channel::make(loop_, endpoint.host, endpoint.port, endpoint.tls));
     }
     terms_.resize(endpoints.size());
     for (size_t i = 0; i < clients; ++i) records_.push_back({.key = fmt::format("{}{:04}", prefix_, i)});
@@ -274,7 +274,7 @@ int run(int argc, char** argv) {
     fmt::print(stderr, "writers ENDPOINTS [CLIENTS]\n");
     return 64;
   }
-  auto endpoints = cli::parse_endpoints(argv[1]);
+  auto endpoints = cli::load_endpoints(argv[1], {});
   if (!endpoints) {
     fmt::print(stderr, "writers: {}\n", endpoints.error().message);
     return 64;

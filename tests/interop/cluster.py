@@ -13,6 +13,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -109,7 +110,9 @@ class Server:
     def healthy(self):
         if not self.running():
             raise Timeout(f"{self.name} ended with {self.process.returncode}: {self.last_words()}")
-        with urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=2) as answer:
+        tls = self.cluster.tls
+        url = f"{'https' if tls else 'http'}://{self.endpoint}/health"
+        with urllib.request.urlopen(url, timeout=2, context=tls.context() if tls else None) as answer:
             return json.load(answer).get("health") == "true"
 
     def last_words(self):
@@ -138,10 +141,51 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+class Certificates:
+    """A CA of our own, and what `conclave cert` issues with it: for each server and for one client."""
+
+    def __init__(self, binary, directory):
+        self.binary = str(binary)
+        self.directory = pathlib.Path(directory)
+        self.run("init")
+        self.issue("tester", "--client")
+
+    def run(self, verb, *arguments):
+        subprocess.run([self.binary, "cert", verb, *arguments, "--dir", str(self.directory)], check=True, timeout=30,
+                       stdout=subprocess.DEVNULL)
+
+    def issue(self, name, *arguments):
+        self.run("issue", name, *arguments)
+
+    def issue_server(self, name, *more):
+        self.issue(name, "--host", HOST, *more)
+        self.issue(name, "--peer", *more)
+
+    def path(self, name):
+        return str(self.directory / name)
+
+    def server_arguments(self, name):
+        found = []
+        for port, kind in (("client", "server"), ("peer", "peer")):
+            found += [f"--{port}-cert", self.path(f"{kind}-{name}.pem"), f"--{port}-key", self.path(f"{kind}-{name}.key"),
+                      f"--{port}-ca", self.path("ca.pem")]
+        return found
+
+    def client_arguments(self):
+        """Of etcdctl and of conclave alike."""
+        return ["--cacert", self.path("ca.pem"), "--cert", self.path("client-tester.pem"), "--key",
+                self.path("client-tester.key")]
+
+    def context(self):
+        context = ssl.create_default_context(cafile=self.path("ca.pem"))
+        context.load_cert_chain(self.path("client-tester.pem"), self.path("client-tester.key"))
+        return context
+
+
 class Cluster:
     """Servers n1, n2 ... of one system. A context manager: leaves no process, and no directory unless it was given one."""
 
-    def __init__(self, system, nodes, binary, directory=None, environment=None):
+    def __init__(self, system, nodes, binary, directory=None, environment=None, tls=False):
         self.system = system
         self.binary = str(binary)
         self._temporary = directory is None
@@ -152,6 +196,11 @@ class Cluster:
             shutil.rmtree(self.directory, ignore_errors=True)
             self.directory.mkdir(parents=True)
         self.environment = environment or {}
+        self.tls = None
+        if tls:
+            self.tls = Certificates(self.binary, self.directory / "tls")
+            for i in range(nodes):
+                self.tls.issue_server(f"n{i + 1}")
         ports = free_ports(2 * nodes)
         self.servers = [Server(self, f"n{i + 1}", ports[2 * i], ports[2 * i + 1]) for i in range(nodes)]
 
@@ -175,6 +224,8 @@ class Cluster:
                     "--initial-cluster", members, "--initial-cluster-state", "new", "--logger", "zap",
                     "--log-level", "warn"]
         arguments = [self.binary, "start", "--data", str(server.data), "--client-listen", server.endpoint]
+        if self.tls:
+            arguments += self.tls.server_arguments(server.name)
         if len(self.servers) == 1:
             return arguments + ["--peer-listen", f"{HOST}:{server.peer_port}"]
         members = ",".join(f"{s.name}={HOST}:{s.peer_port}" for s in self.servers)
@@ -186,7 +237,8 @@ class Cluster:
         for server in self.servers:
             wait_until(f"{server.name} listens", server.listening)
         if self.system == "conclave" and len(self.servers) > 1:
-            done = subprocess.run([self.binary, "init", "--endpoints", self.servers[0].endpoint], timeout=60,
+            done = subprocess.run([self.binary, "init", "--endpoints", self.servers[0].endpoint,
+                                   *self.client_arguments()], timeout=60,
                                   capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise Timeout(f"init ended with {done.returncode}: {done.stderr}")
@@ -196,6 +248,10 @@ class Cluster:
         for server in self.servers:
             if server.running():
                 wait_until(f"{server.name} is healthy", server.healthy, limit)
+
+    def client_arguments(self):
+        """What a client needs beside the endpoints."""
+        return self.tls.client_arguments() if self.tls else []
 
     @property
     def endpoints(self):
@@ -210,8 +266,8 @@ class Cluster:
         for server in self.servers:
             if not server.running():
                 continue
-            done = subprocess.run(["etcdctl", "--endpoints", server.endpoint, "--command-timeout=2s", "endpoint", "status",
-                                   "-w", "json"], capture_output=True, timeout=10, check=False,
+            done = subprocess.run(["etcdctl", "--endpoints", server.endpoint, "--command-timeout=2s",
+                                   *self.client_arguments(), "endpoint", "status", "-w", "json"], capture_output=True, timeout=10, check=False,
                                   env={**os.environ, "ETCDCTL_API": "3"})
             if done.returncode != 0:
                 continue
