@@ -437,10 +437,15 @@ bool Execution::check(uint32_t& units, ErrorId& error) {
       const TxnNode& node = program_.txns[operation.at];
       const Slice& chosen = succeeded_[operation.at] != 0 ? node.success : node.failure;
       frames_.push_back({.txn = operation.at, .next = chosen.begin, .end = chosen.end});
-    } else {
+    } else if (operation.kind != OperationKind::kRange) {
       error = check_operation(operation);
+    } else if (range_error_ == ErrorId::kNone) {
+      range_error_ = check_operation(operation);
     }
   }
+  // etcd checks all puts of the path before its ranges.
+  if (error == ErrorId::kNone) error = range_error_;
+  range_error_ = ErrorId::kNone;
   return true;
 }
 
@@ -459,9 +464,11 @@ ErrorId Execution::check_operation(const Operation& operation) const {
 }
 
 ErrorId Execution::check_put(const PutRequest& put) const {
-  if (put.lease != 0 && tables_.lease(LeaseId(put.lease)) == nullptr) return ErrorId::kLeaseNotFound;
-  if ((put.ignore_value || put.ignore_lease) && store_.live_head(put.key) == nullptr) return ErrorId::kKeyNotFound;
-  return ErrorId::kNone;
+  const bool no_lease = put.lease != 0 && tables_.lease(LeaseId(put.lease)) == nullptr;
+  const bool no_key = (put.ignore_value || put.ignore_lease) && store_.live_head(put.key) == nullptr;
+  // etcd looks for the key first in a transaction, for the lease first in a put by itself.
+  if (no_key && (body_ == Body::kTxn || !no_lease)) return ErrorId::kKeyNotFound;
+  return no_lease ? ErrorId::kLeaseNotFound : ErrorId::kNone;
 }
 
 ErrorId Execution::check_range(const RangeRequest& range) const {
@@ -524,7 +531,8 @@ void Execution::close_frame() {
   Frame frame = frames_.back();
   frames_.pop_back();
   if (frames_.empty()) return;
-  append_inner_header();
+  // Of a nested transaction it is empty: etcd fills in the outermost alone.
+  close_message(reply_.body, open_message(reply_.body, 1));
   close_message(reply_.body, frame.open_body);
   close_message(reply_.body, frame.open_response);
 }

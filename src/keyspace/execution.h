@@ -131,6 +131,7 @@ class Execution {
   size_t open_body_ = 0;
   int64_t deleted_ = 0;
   RangeRead range_;
+  ErrorId range_error_ = ErrorId::kNone;  // first of the path being checked; counts if no put has one
   std::map<LeaseId, bool> leases_after_;  // what the internal operations checked so far make of leases
   std::vector<size_t> record_operations_;
 

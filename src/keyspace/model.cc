@@ -360,13 +360,22 @@ Model::Path Model::decide(const TxnRequest& request) const {
   return path;
 }
 
-std::string Model::check_path(const TxnRequest& request, const Path& path) const {
+std::string Model::check_path(const TxnRequest& request, const Path& path, Checked checked) const {
   const auto& operations = path.succeeded ? request.success() : request.failure();
   for (int i = 0; i < operations.size(); ++i) {
     std::string error;
-    if (operations[i].has_request_txn()) error = check_path(operations[i].request_txn(), path.nested.at(i));
-    if (operations[i].has_request_put()) error = check_state(operations[i].request_put());
-    if (operations[i].has_request_range()) error = check_state(operations[i].request_range());
+    if (operations[i].has_request_txn()) {
+      error = check_path(operations[i].request_txn(), path.nested.at(i), checked);
+    }
+    if (checked == Checked::kPuts && operations[i].has_request_put()) {
+      // In a transaction etcd looks for the key before the lease.
+      etcdserverpb::PutRequest without_lease = operations[i].request_put();
+      without_lease.clear_lease();
+      error = check_state(without_lease);
+      if (error.empty()) error = check_state(operations[i].request_put());
+    }
+    if (checked == Checked::kRanges && operations[i].has_request_range())
+      error = check_state(operations[i].request_range());
     if (!error.empty()) return error;
   }
   return "";
@@ -389,7 +398,7 @@ void Model::run_path(const TxnRequest& request, const Path& path, etcdserverpb::
       out->mutable_response_delete_range()->mutable_header()->set_revision(inner_revision());
     } else {
       run_path(operation.request_txn(), path.nested.at(i), out->mutable_response_txn());
-      out->mutable_response_txn()->mutable_header()->set_revision(inner_revision());
+      (void)out->mutable_response_txn()->mutable_header();
     }
   }
 }
@@ -403,7 +412,8 @@ Answer Model::txn(const TxnRequest& request) {
   Written failure;
   if (conflicts(request.success(), &success) || conflicts(request.failure(), &failure)) return refuse(kDuplicate);
   Path path = decide(request);
-  error = check_path(request, path);
+  error = check_path(request, path, Checked::kPuts);
+  if (error.empty()) error = check_path(request, path, Checked::kRanges);
   if (!error.empty()) return refuse(error);
   etcdserverpb::TxnResponse response;
   run_path(request, path, &response);

@@ -140,7 +140,9 @@ class Model {
     std::map<int, Path> nested;
   };
   Path decide(const etcdserverpb::TxnRequest& request) const;
-  std::string check_path(const etcdserverpb::TxnRequest& request, const Path& path) const;
+  // Of the chosen path, as etcd does: all puts, then all ranges.
+  enum class Checked : uint8_t { kPuts, kRanges };
+  std::string check_path(const etcdserverpb::TxnRequest& request, const Path& path, Checked checked) const;
   void run_path(const etcdserverpb::TxnRequest& request, const Path& path, etcdserverpb::TxnResponse* response);
 
   void run(const etcdserverpb::RangeRequest& request, int64_t at, etcdserverpb::RangeResponse* response) const;
