@@ -8,6 +8,7 @@ namespace conclave::api {
 
 Call::Call(Context& context, net::ServerCall& wire, Method method) : context_(context), wire_(&wire), method_(method) {
   ++context_.metrics().calls_open;
+  ++context_.metrics().started[static_cast<size_t>(method)];
 }
 
 Call::~Call() {

@@ -1,6 +1,14 @@
-#include "api/testing/cluster.h"
+#include <array>
+
+#include <google/protobuf/descriptor.pb.h>
+#include <google/protobuf/descriptor_database.h>
+#include <openssl/evp.h>
+
 #include "api/members.h"
+#include "api/testing/cluster.h"
 #include "etcd/health.pb.h"
+#include "grpc/reflection_v1.pb.h"
+#include "keyspace/snapshot.h"
 
 namespace conclave::api {
 namespace {
@@ -26,6 +34,15 @@ class ClusterTest : public ::testing::Test {
     cluster.advance(8s);
     EXPECT_EQ(answers, 1) << target;
     return got;
+  }
+  uint32_t hash_at(uint64_t at, int64_t revision) {
+    etcdserverpb::HashKVRequest request;
+    request.set_revision(revision);
+    const auto call = cluster_.call("/etcdserverpb.Maintenance/HashKV", request, at);
+    EXPECT_EQ(call->outcome(), "OK");
+    const auto response = call->answer<etcdserverpb::HashKVResponse>();
+    EXPECT_TRUE(revision == 0 || response.hash_revision() == revision);
+    return response.hash();
   }
   Cluster cluster_;
 };
@@ -127,13 +144,101 @@ TEST_F(ClusterTest, HashesAgreeBetweenServers) {
   EXPECT_EQ(outcome("/etcdserverpb.Maintenance/HashKV", request),
             "11 etcdserver: mvcc: required revision is a future revision");
   request.set_revision(5);
-  EXPECT_EQ(outcome("/etcdserverpb.Maintenance/HashKV", request), "12 only the newest revision can be hashed");
+  EXPECT_EQ(hash_at(1, 5), hash_at(2, 5));
+  EXPECT_NE(hash_at(1, 5), hash_at(1, 6));
+  EXPECT_EQ(hash_at(1, 11), *kv_hashes.begin());
+  const uint32_t at_ten = hash_at(1, 10);
   etcdserverpb::CompactionRequest compact;
   compact.set_revision(9);
   EXPECT_EQ(outcome("/etcdserverpb.KV/Compact", compact, cluster_.leader()), "OK");
   cluster_.advance(1s);
   EXPECT_EQ(outcome("/etcdserverpb.Maintenance/HashKV", request),
             "11 etcdserver: mvcc: required revision has been compacted");
+  EXPECT_EQ(hash_at(3, 10), at_ten) << "compaction changes nothing that can still be read";
+}
+
+TEST_F(ClusterTest, ALargeHashIsMadeInSlices) {
+  for (int i = 0; i < 3000; ++i) cluster_.put("k" + std::to_string(i), "v");
+  cluster_.advance(1s);
+  const uint64_t at = cluster_.leader();
+  const int64_t revision = cluster_.keyspace(at).revision().value();
+  const uint32_t whole = hash_at(at, revision);
+  etcdserverpb::HashKVRequest request;
+  auto call = cluster_.open("/etcdserverpb.Maintenance/HashKV", at);
+  call->say(request);
+  auto cancelled = cluster_.open("/etcdserverpb.Maintenance/HashKV", at);
+  cancelled->say(request);
+  EXPECT_EQ(call->outcome(), "open");
+  cancelled->cancel();
+  // What comes in between is not in it.
+  cluster_.put("k1", "later");
+  cluster_.remove("k0", "l");
+  cluster_.advance(1s);
+  const auto sliced = call->answer<etcdserverpb::HashKVResponse>();
+  EXPECT_EQ(sliced.hash_revision(), revision);
+  EXPECT_EQ(sliced.hash(), whole);
+  EXPECT_NE(hash_at(at, 0), whole);
+}
+
+TEST_F(ClusterTest, SnapshotsAreFilesThatClientsCheck) {
+  cluster_.grant(600, 7);
+  for (int i = 0; i < 100; ++i) cluster_.put("k" + std::to_string(i), std::string(20'000, 'v'), 7);
+  cluster_.advance(1s);
+  auto call = cluster_.open("/etcdserverpb.Maintenance/Snapshot");
+  call->is_slow = true;
+  call->say(etcdserverpb::SnapshotRequest());
+  call->half_close();
+  cluster_.advance(1s);
+  EXPECT_EQ(call->outcome(), "open") << "it waits for its reader";
+  // Not what is written meanwhile.
+  cluster_.put("k1", "later");
+  for (int i = 0; i < 100 && !call->ended(); ++i) {
+    call->drain();
+    cluster_.advance(100ms);
+  }
+  ASSERT_EQ(call->outcome(), "OK");
+  std::string file;
+  for (size_t i = 0; i < call->sent.size(); ++i) {
+    const auto part = call->answer<etcdserverpb::SnapshotResponse>(i);
+    EXPECT_LE(part.blob().size(), 32U << 10);
+    EXPECT_EQ(part.version(), "3.6.0");
+    file += part.blob();
+  }
+  ASSERT_EQ(file.size() % 512, 32U);
+  uint64_t sent = 0;
+  for (size_t i = 0; i + 1 < call->sent.size(); ++i) {
+    const auto part = call->answer<etcdserverpb::SnapshotResponse>(i);
+    sent += part.blob().size();
+    EXPECT_EQ(part.remaining_bytes(), file.size() - 32 - sent);
+  }
+  const std::string content = file.substr(0, file.size() - 32);
+  std::array<unsigned char, 32> hash{};
+  ASSERT_EQ(EVP_Digest(content.data(), content.size(), hash.data(), nullptr, EVP_sha256(), nullptr), 1);
+  EXPECT_EQ(file.substr(content.size()), std::string(hash.begin(), hash.end()));
+  keyspace::Keyspace loaded;
+  keyspace::SnapshotLoader loader(loaded);
+  ASSERT_TRUE(loader.feed(std::string_view(content).substr(0, content.find_last_not_of('\0') + 1)).has_value());
+  ASSERT_TRUE(loader.finish().has_value());
+  EXPECT_EQ(loaded.revision(), Revision(101));
+  EXPECT_TRUE(loaded.lease(LeaseId(7)).has_value());
+}
+
+TEST_F(ClusterTest, SnapshotsAreFewAndEndWithTheirReaders) {
+  for (int i = 0; i < 100; ++i) cluster_.put("k" + std::to_string(i), std::string(10'000, 'v'));
+  std::vector<std::unique_ptr<testing::FakeCall>> calls;
+  for (int i = 0; i < 5; ++i) {
+    calls.push_back(cluster_.open("/etcdserverpb.Maintenance/Snapshot"));
+    calls.back()->is_slow = true;
+    calls.back()->say(etcdserverpb::SnapshotRequest());
+  }
+  EXPECT_EQ(calls[4]->outcome(), "8 etcdserver: too many requests");
+  calls[0]->cancel();
+  cluster_.advance(2min);
+  for (int i = 1; i < 4; ++i) EXPECT_EQ(calls[i]->outcome(), "14 etcdserver: request timed out");
+  auto again = cluster_.open("/etcdserverpb.Maintenance/Snapshot");
+  again->say(etcdserverpb::SnapshotRequest());
+  cluster_.advance(1s);
+  EXPECT_EQ(again->outcome(), "OK");
 }
 
 TEST_F(ClusterTest, LeadershipMoves) {
@@ -170,10 +275,6 @@ TEST_F(ClusterTest, TheRestOfMaintenance) {
   EXPECT_EQ(outcome("/etcdserverpb.Maintenance/Alarm", alarm), "OK");
   alarm.set_action(etcdserverpb::AlarmRequest::ACTIVATE);
   EXPECT_EQ(outcome("/etcdserverpb.Maintenance/Alarm", alarm), "12 alarms cannot be raised by hand");
-  EXPECT_EQ(outcome("/etcdserverpb.Maintenance/Snapshot", etcdserverpb::SnapshotRequest()),
-            "12 snapshots in etcd's file format are not offered");
-  EXPECT_EQ(outcome("/etcdserverpb.Maintenance/Downgrade", etcdserverpb::DowngradeRequest()),
-            "12 there is no version to go down to");
   const auto auth = cluster_.call("/etcdserverpb.Auth/AuthStatus", etcdserverpb::AuthStatusRequest());
   EXPECT_FALSE(auth->answer<etcdserverpb::AuthStatusResponse>().enabled());
   EXPECT_EQ(outcome("/etcdserverpb.Auth/Authenticate", etcdserverpb::AuthenticateRequest()),
@@ -194,6 +295,10 @@ TEST_F(ClusterTest, Health) {
   EXPECT_EQ(outcome("/grpc.health.v1.Health/Check", other), "5 unknown service");
   EXPECT_EQ(http(cluster_, "/health").body, R"({"health":"true","reason":""})");
   EXPECT_EQ(http(cluster_, "/readyz").body, "ok\n");
+  EXPECT_EQ(http(cluster_, "/readyz?verbose").body,
+            "[+]data_corruption ok\n[+]linearizable_read ok\n[+]non_learner ok\n[+]serializable_read ok\nok\n");
+  EXPECT_EQ(http(cluster_, "/livez?verbose&exclude=serializable_read").body, "ok\n");
+  EXPECT_EQ(http(cluster_, "/livez?verbose").body, "[+]serializable_read ok\nok\n");
   // Cut off, and not yet knowing it: the read is what tells.
   const uint64_t leader = cluster_.leader();
   cluster_.server(leader).cut_off = true;
@@ -207,9 +312,93 @@ TEST_F(ClusterTest, Health) {
   EXPECT_EQ(got.body, R"({"health":"false","reason":"etcdserver: request timed out"})");
   EXPECT_EQ(http(cluster_, "/health", leader).body, R"({"health":"false","reason":"RAFT NO LEADER"})");
   EXPECT_EQ(http(cluster_, "/readyz", leader).status, 503);
+  EXPECT_EQ(http(cluster_, "/readyz", leader).body,
+            "[+]data_corruption ok\n[-]linearizable_read failed: RAFT NO LEADER\n[+]non_learner ok\n"
+            "[+]serializable_read ok\n");
+  EXPECT_EQ(http(cluster_, "/readyz?exclude=linearizable_read", leader).status, 200);
   EXPECT_EQ(http(cluster_, "/livez", leader).status, 200);
   EXPECT_EQ(http(cluster_, "/health?serializable=true", leader).status, 200);
   EXPECT_EQ(check(leader), HealthCheckResponse::NOT_SERVING);
+}
+
+TEST_F(ClusterTest, HealthIsWatched) {
+  using grpc::health::v1::HealthCheckRequest;
+  using grpc::health::v1::HealthCheckResponse;
+  const uint64_t follower = cluster_.follower();
+  auto watch = cluster_.open("/grpc.health.v1.Health/Watch", follower);
+  watch->say(HealthCheckRequest());
+  watch->half_close();
+  HealthCheckRequest other;
+  other.set_service("other");
+  auto unknown = cluster_.open("/grpc.health.v1.Health/Watch", follower);
+  unknown->say(other);
+  cluster_.advance(1s);
+  ASSERT_EQ(watch->sent.size(), 1U);
+  EXPECT_EQ(watch->answer<HealthCheckResponse>(0).status(), HealthCheckResponse::SERVING);
+  cluster_.server(follower).cut_off = true;
+  cluster_.advance(5s);
+  ASSERT_EQ(watch->sent.size(), 2U);
+  EXPECT_EQ(watch->answer<HealthCheckResponse>(1).status(), HealthCheckResponse::NOT_SERVING);
+  cluster_.server(follower).cut_off = false;
+  cluster_.advance(5s);
+  ASSERT_GE(watch->sent.size(), 3U);
+  EXPECT_EQ(watch->answer<HealthCheckResponse>(watch->sent.size() - 1).status(), HealthCheckResponse::SERVING);
+  ASSERT_EQ(unknown->sent.size(), 1U);
+  EXPECT_EQ(unknown->answer<HealthCheckResponse>().status(), HealthCheckResponse::SERVICE_UNKNOWN);
+  EXPECT_EQ(unknown->outcome(), "open");
+}
+
+TEST_F(ClusterTest, Reflection) {
+  using grpc::reflection::v1::ServerReflectionRequest;
+  using grpc::reflection::v1::ServerReflectionResponse;
+  for (const std::string version : {"v1", "v1alpha"}) {
+    auto call = cluster_.open("/grpc.reflection." + version + ".ServerReflection/ServerReflectionInfo");
+    auto ask = [&](const ServerReflectionRequest& request) {
+      call->say(request);
+      return call->answer<ServerReflectionResponse>(call->sent.size() - 1);
+    };
+    ServerReflectionRequest request;
+    request.set_host("here");
+    request.set_list_services("");
+    const ServerReflectionResponse list = ask(request);
+    EXPECT_EQ(list.valid_host(), "here");
+    EXPECT_EQ(list.original_request().SerializeAsString(), request.SerializeAsString());
+    std::set<std::string> names;
+    for (const auto& service : list.list_services_response().service()) names.insert(service.name());
+    EXPECT_EQ(names, (std::set<std::string>{"etcdserverpb.Auth", "etcdserverpb.Cluster", "etcdserverpb.KV",
+                                            "etcdserverpb.Lease", "etcdserverpb.Maintenance", "etcdserverpb.Watch",
+                                            "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+                                            "grpc.reflection.v1alpha.ServerReflection", "v3electionpb.Election",
+                                            "v3lockpb.Lock"}));
+    // Every service is told with all that it needs: a pool can be built of the answer.
+    for (const std::string& name : names) {
+      request.set_file_containing_symbol(name);
+      const ServerReflectionResponse files = ask(request);
+      std::map<std::string, google::protobuf::FileDescriptorProto> protos;
+      for (const std::string& bytes : files.file_descriptor_response().file_descriptor_proto()) {
+        google::protobuf::FileDescriptorProto proto;
+        ASSERT_TRUE(proto.ParseFromString(bytes));
+        protos[proto.name()] = proto;
+      }
+      google::protobuf::SimpleDescriptorDatabase database;
+      for (const auto& [file, proto] : protos) database.Add(proto);
+      google::protobuf::DescriptorPool pool(&database);
+      EXPECT_NE(pool.FindServiceByName(name), nullptr) << name;
+    }
+    request.set_file_by_filename("etcd/kv.proto");
+    EXPECT_EQ(ask(request).file_descriptor_response().file_descriptor_proto_size(), 1);
+    request.set_file_by_filename("nothing.proto");
+    EXPECT_EQ(ask(request).error_response().error_code(), 5);
+    request.set_file_containing_symbol("no.Such");
+    EXPECT_EQ(ask(request).error_response().error_code(), 5);
+    request.set_all_extension_numbers_of_type("mvccpb.Event");
+    EXPECT_EQ(ask(request).all_extension_numbers_response().base_type_name(), "mvccpb.Event");
+    request.mutable_file_containing_extension();
+    EXPECT_EQ(ask(request).error_response().error_code(), 5);
+    EXPECT_EQ(ask(ServerReflectionRequest()).error_response().error_code(), 12);
+    call->half_close();
+    EXPECT_EQ(call->outcome(), "OK");
+  }
 }
 
 TEST_F(ClusterTest, VersionMetricsAndNothingElse) {
@@ -225,6 +414,12 @@ TEST_F(ClusterTest, VersionMetricsAndNothingElse) {
        {"conclave_revision 4", "conclave_keys 1", "conclave_raft_has_leader 1", "# TYPE conclave_raft_term gauge",
         "conclave_requests_total{method=\"etcdserverpb.KV/Put\",code=\"0\"} 2",
         "conclave_requests_total{method=\"etcdserverpb.KV/Put\",code=\"3\"} 1", "conclave_writes_pending 0",
+        "etcd_server_has_leader 1", "etcd_debugging_mvcc_current_revision 4", "etcd_server_leader_changes_seen_total 1",
+        "etcd_server_version{server_version=\"3.6.0\"} 1", "etcd_server_id{server_id=\"1\"} 1",
+        "etcd_debugging_mvcc_keys_total 1", "etcd_server_proposals_pending 0",
+        "grpc_server_started_total{grpc_type=\"unary\",grpc_service=\"etcdserverpb.KV\",grpc_method=\"Put\"} 3",
+        "grpc_server_handled_total{grpc_code=\"InvalidArgument\",grpc_type=\"unary\",grpc_service=\"etcdserverpb.KV\","
+        "grpc_method=\"Put\"} 1",
         "conclave_watchers 0", "conclave_leases 0", "conclave_calls_open 0"}) {
     EXPECT_NE(metrics.body.find(line + "\n"), std::string::npos) << line << "\n" << metrics.body;
   }

@@ -135,6 +135,10 @@ void Context::stop_timer(Timed& timed) {
 }
 
 void Context::on_role_changed(const raft::Status& status) {
+  if (status.leader.is_set() && status.leader != last_leader_) {
+    last_leader_ = status.leader;
+    ++metrics_.leader_changes;
+  }
   role_ = status;
   if (has_leader()) {
     leaderless_since_ = kNever;

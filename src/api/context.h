@@ -184,6 +184,7 @@ class Context {
   Random random_;
   raft::Status role_;
   Instant leaderless_since_ = kNever;
+  NodeId last_leader_;
   std::string header_head_;  // cluster and member, encoded
   Metrics metrics_;
   StreamPump streams_;

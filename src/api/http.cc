@@ -1,8 +1,11 @@
 #include "api/http.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
+#include <google/protobuf/descriptor.h>
 
 namespace conclave::api {
 namespace {
@@ -17,9 +20,36 @@ net::HttpResponse health(bool healthy, std::string_view reason) {
           .body = fmt::format(R"({{"health":"{}","reason":"{}"}})", healthy, reason)};
 }
 
-net::HttpResponse ready(bool healthy, std::string_view reason) {
-  return {.status = healthy ? 200 : 503,
-          .body = healthy ? std::string("ok\n") : fmt::format("not ready: {}\n", reason)};
+// Whether `query` has `name=value`, or `name` alone where value is empty.
+bool asks(std::string_view query, std::string_view name, std::string_view value) {
+  while (!query.empty()) {
+    const std::string_view part = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(part.size() + 1, query.size()));
+    const std::string_view key = part.substr(0, part.find('='));
+    const std::string_view given = key.size() < part.size() ? part.substr(key.size() + 1) : std::string_view();
+    if (key == name && (value.empty() || given == value)) return true;
+  }
+  return false;
+}
+
+// One of the checks behind /livez and /readyz.
+struct Check {
+  std::string_view name;
+  std::string_view failure;  // empty: it holds
+};
+
+net::HttpResponse checked(const std::vector<Check>& checks, std::string_view query) {
+  std::string lines;
+  bool good = true;
+  for (const Check& check : checks) {
+    if (asks(query, "exclude", check.name)) continue;
+    good = good && check.failure.empty();
+    lines += check.failure.empty() ? fmt::format("[+]{} ok\n", check.name)
+                                   : fmt::format("[-]{} failed: {}\n", check.name, check.failure);
+  }
+  const std::string_view word = good ? "ok\n" : "";
+  return {.status = good ? 200 : 503,
+          .body = good && !asks(query, "verbose", "") ? std::string(word) : lines + std::string(word)};
 }
 
 }  // namespace
@@ -78,20 +108,119 @@ void Http::serve(const net::HttpRequest& request, std::function<void(net::HttpRe
   } else if (request.method != "GET" && request.method != "HEAD") {
     answer({.status = 405, .body = "only GET\n"});
   } else if (path == "/livez") {
-    answer({.body = "ok\n"});
+    // Alive does not depend on the others.
+    answer(checked({{.name = "serializable_read"}}, query));
   } else if (path == "/version") {
-    const std::string& version = context_.options().version;
     answer({.content_type = std::string(kJson),
-            .body = fmt::format(R"({{"etcdserver":"{0}","etcdcluster":"{0}","storage":"{0}"}})", version)});
+            .body = fmt::format(R"({{"etcdserver":"{0}","etcdcluster":"{1}","storage":"{1}"}})",
+                                context_.options().version, context_.options().cluster_version())});
   } else if (path == "/metrics") {
     answer({.content_type = std::string(kMetricsType), .body = metrics_text(context_)});
-  } else if (path == "/health" && query.find("serializable=true") != std::string_view::npos) {
-    answer(health(true, ""));
+  } else if (path == "/health") {
+    auto tell = [this, answer = std::move(answer)](bool healthy, std::string_view reason) {
+      ++(healthy ? context_.metrics().health_successes : context_.metrics().health_failures);
+      answer(health(healthy, reason));
+    };
+    if (asks(query, "serializable", "true")) {
+      tell(true, "");
+    } else {
+      probe(std::move(tell));
+    }
   } else {
-    const auto form = path == "/health" ? health : ready;
-    probe([answer = std::move(answer), form](bool healthy, std::string_view reason) { answer(form(healthy, reason)); });
+    auto tell = [this, answer = std::move(answer), query = std::string(query)](bool, std::string_view reason) {
+      const bool learner = !context_.replica().raft().status().voter;
+      answer(checked({{.name = "data_corruption"},
+                      {.name = "linearizable_read", .failure = reason},
+                      {.name = "non_learner", .failure = learner ? "this server is a learner" : ""},
+                      {.name = "serializable_read"}},
+                     query));
+    };
+    if (asks(query, "exclude", "linearizable_read")) {
+      tell(true, "");
+    } else {
+      probe(std::move(tell));
+    }
   }
 }
+
+namespace {
+
+// How gRPC's exporters name codes and shapes of methods.
+constexpr std::string_view kCodeNames[] = {
+    "OK",       "Canceled",       "Unknown",          "InvalidArgument",   "DeadlineExceeded",
+    "NotFound", "AlreadyExists",  "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
+    "Aborted",  "OutOfRange",     "Unimplemented",    "Internal",          "Unavailable",
+    "DataLoss", "Unauthenticated"};
+static_assert(std::size(kCodeNames) == Metrics::kCodes);
+
+std::string method_labels(Method method) {
+  const std::string_view path = path_of(method).substr(1);
+  const size_t slash = path.find('/');
+  std::string name(path);
+  name[slash] = '.';
+  const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindMethodByName(name);
+  std::string_view type = "unary";
+  if (descriptor != nullptr && descriptor->server_streaming()) {
+    type = descriptor->client_streaming() ? "bidi_stream" : "server_stream";
+  }
+  return fmt::format("grpc_type=\"{}\",grpc_service=\"{}\",grpc_method=\"{}\"", type, path.substr(0, slash),
+                     path.substr(slash + 1));
+}
+
+void add_calls(const Metrics& metrics, std::string& out) {
+  std::string started = "# TYPE grpc_server_started_total counter\n";
+  std::string handled = "# TYPE grpc_server_handled_total counter\n";
+  for (size_t method = 0; method < kMethodCount; ++method) {
+    if (metrics.started[method] == 0) continue;
+    const std::string labels = method_labels(static_cast<Method>(method));
+    started += fmt::format("grpc_server_started_total{{{}}} {}\n", labels, metrics.started[method]);
+    for (size_t code = 0; code < Metrics::kCodes; ++code) {
+      const uint64_t count = metrics.requests[method][code];
+      if (count == 0) continue;
+      handled += fmt::format("grpc_server_handled_total{{grpc_code=\"{}\",{}}} {}\n", kCodeNames[code], labels, count);
+    }
+  }
+  out += started + handled;
+}
+
+// What etcd's dashboards and alerts look for, where it means the same here. Times of syncs and round trips, bytes on
+// the network and numbers of the process are not told yet.
+void add_etcd_names(Context& context, std::string& out) {
+  const auto add = [&out](std::string_view name, std::string_view kind, auto value) {
+    out += fmt::format("# TYPE etcd_{0} {1}\netcd_{0} {2}\n", name, kind, value);
+  };
+  const node::Replica& replica = context.replica();
+  keyspace::Keyspace& keyspace = context.keyspace();
+  const Metrics& metrics = context.metrics();
+  const auto used = static_cast<uint64_t>(keyspace.store().used_bytes());
+  add("server_has_leader", "gauge", context.has_leader() ? 1 : 0);
+  add("server_is_leader", "gauge", context.is_leader() ? 1 : 0);
+  add("server_is_learner", "gauge", replica.raft().status().voter ? 0 : 1);
+  add("server_leader_changes_seen_total", "counter", metrics.leader_changes);
+  add("server_proposals_committed_total", "gauge", replica.raft().status().commit.value());
+  add("server_proposals_applied_total", "gauge", replica.applied().value());
+  add("server_proposals_pending", "gauge", replica.writes_pending());
+  add("server_proposals_failed_total", "counter", metrics.writes_failed);
+  add("server_health_success", "counter", metrics.health_successes);
+  add("server_health_failures", "counter", metrics.health_failures);
+  out += fmt::format("# TYPE etcd_server_version gauge\netcd_server_version{{server_version=\"{}\"}} 1\n",
+                     context.options().version);
+  out += fmt::format("# TYPE etcd_server_id gauge\netcd_server_id{{server_id=\"{:x}\"}} 1\n",
+                     context.options().self.value());
+  add("mvcc_db_total_size_in_bytes", "gauge", used);
+  add("mvcc_db_total_size_in_use_in_bytes", "gauge", used - std::min(used, keyspace.store().history_bytes()));
+  const keyspace::KeyRange everything{.kind = keyspace::KeyRange::Kind::kFrom};
+  add("debugging_mvcc_keys_total", "gauge", keyspace.store().tree().totals(everything).lives);
+  add("debugging_mvcc_watcher_total", "gauge", keyspace.watches().synced() + keyspace.watches().behind());
+  add("debugging_mvcc_watch_stream_total", "gauge", context.streams().size());
+  add("debugging_mvcc_slow_watcher_total", "gauge", keyspace.watches().behind());
+  add("debugging_mvcc_current_revision", "gauge", keyspace.revision().value());
+  add("debugging_mvcc_compact_revision", "gauge", keyspace.compacted());
+  add("debugging_server_lease_expired_total", "counter", replica.counters().leases_expired);
+  add_calls(metrics, out);
+}
+
+}  // namespace
 
 std::string metrics_text(Context& context) {
   std::string out;
@@ -127,6 +256,7 @@ std::string metrics_text(Context& context) {
   add("watchers_behind", "gauge", "Watchers that catch up from history.", keyspace.watches().behind());
   add("watch_streams", "gauge", "Streams that watch.", context.streams().size());
   add("calls_open", "gauge", "Calls under way.", context.metrics().calls_open);
+  add("snapshots_open", "gauge", "Snapshots being sent to clients.", context.metrics().snapshots_open);
   add("calls_cancelled_total", "counter", "Calls ended by their client.", context.metrics().calls_cancelled);
   out += "# HELP conclave_requests_total Calls ended by this server, by method and gRPC code.\n";
   out += "# TYPE conclave_requests_total counter\n";
@@ -138,6 +268,7 @@ std::string metrics_text(Context& context) {
                          path_of(static_cast<Method>(method)).substr(1), code, count);
     }
   }
+  add_etcd_names(context, out);
   return out;
 }
 

@@ -1,8 +1,14 @@
 #include "api/maintenance.h"
 
+#include <array>
+#include <charconv>
+#include <optional>
+#include <utility>
+
+#include "api/snapshot.h"
 #include "base/assert.h"
-#include "etcd/health.pb.h"
 #include "etcd/rpc.pb.h"
+#include "keyspace/digest.h"
 #include "keyspace/wire.h"
 
 namespace conclave::api {
@@ -34,7 +40,7 @@ class StatusCall final : public UnaryCall {
     response.set_raftterm(status.term.value());
     response.set_raftappliedindex(context().replica().applied().value());
     response.set_islearner(!status.voter);
-    response.set_storageversion(context().options().version);
+    response.set_storageversion(context().options().cluster_version());
     if (!status.leader.is_set()) response.add_errors(std::string(error_text(ErrorId::kNoLeader)));
     answer(context().response() + response.SerializeAsString());
   }
@@ -94,46 +100,80 @@ class HashCall final : public UnaryCall, public Job {
   }
 };
 
-// Keys and their history alone: equal on all replicas at equal revision. Only the newest revision has one.
-class HashKvCall final : public UnaryCall, public Job {
+// What a reader at one revision sees, and nothing else: equal on all replicas, and not changed by compaction. Walked in
+// slices at a pinned revision.
+class HashKvCall final : public UnaryCall, public Job, public StateUser {
  public:
   using UnaryCall::UnaryCall;
-  bool run(uint32_t&) override {
+  bool run(uint32_t& units) override {
     keyspace::Keyspace& keyspace = context().keyspace();
-    if (keyspace.is_busy()) return false;
-    const int64_t current = keyspace.revision().value();
-    if (revision_ > current) {
-      fail(ErrorId::kFutureRevision);
-    } else if (revision_ > 0 && revision_ < keyspace.compacted()) {
-      fail(ErrorId::kCompacted);
-    } else if (revision_ > 0 && revision_ != current) {
-      fail(GrpcCode::kUnimplemented, "only the newest revision can be hashed");
-    } else {
-      const keyspace::Store& store = keyspace.store();
-      etcdserverpb::HashKVResponse response;
-      response.set_hash(fold(store.live_digest() * 31 + store.event_digest()));
-      response.set_compact_revision(keyspace.compacted());
-      response.set_hash_revision(current);
-      answer(context().response() + response.SerializeAsString());
+    if (!pinned_) {
+      if (keyspace.is_busy()) return false;
+      const int64_t current = keyspace.revision().value();
+      if (revision_ > current) {
+        fail(ErrorId::kFutureRevision);
+        return true;
+      }
+      if (revision_ > 0 && revision_ < keyspace.compacted()) {
+        fail(ErrorId::kCompacted);
+        return true;
+      }
+      if (revision_ <= 0) revision_ = current;
+      compacted_ = keyspace.compacted();
+      keyspace.store().pin(revision_);
+      pinned_ = true;
+      context().state_users().add(*this);
     }
+    const keyspace::KeyTree& tree = keyspace.store().tree();
+    keyspace::KeyTree::Position at = tree.lower_bound(next_);
+    for (; !at.is_end() && units > 0; keyspace::KeyTree::advance(at)) {
+      const keyspace::Key* key = keyspace::KeyTree::key_at(at);
+      const keyspace::Version* version = keyspace::Store::at_revision(key, revision_);
+      if (version != nullptr) add(*key, *version);
+      units -= std::min<uint32_t>(units, 1 + (version != nullptr ? version->value_size / 4096 : 0));
+    }
+    if (!at.is_end()) {
+      next_.assign(keyspace::KeyTree::key_at(at)->bytes());
+      return false;
+    }
+    etcdserverpb::HashKVResponse response;
+    response.set_hash(fold(hash_));
+    response.set_compact_revision(compacted_);
+    response.set_hash_revision(revision_);
+    answer(context().response() + response.SerializeAsString());
     return true;
   }
+  void on_state_replaced() override { fail(ErrorId::kLeaderChanged); }
 
  protected:
   void on_request(ByteView message) override {
     etcdserverpb::HashKVRequest request;
     if (!parse(message, request)) return;
     revision_ = request.revision();
-    uint32_t units = 0;
-    if (!run(units)) context().start_job(*this);
+    if (!run(context().read_units())) context().start_job(*this);
   }
   void on_closed() override {
+    if (std::exchange(pinned_, false)) {
+      context().keyspace().store().unpin(revision_);
+      context().state_users().remove(*this);
+    }
     context().stop_job(*this);
     UnaryCall::on_closed();
   }
 
  private:
+  void add(const keyspace::Key& key, const keyspace::Version& version) {
+    for (const int64_t number : {version.create, version.mod, version.version, version.lease()}) {
+      hash_ = keyspace::mix(hash_, static_cast<uint64_t>(number));
+    }
+    hash_ = keyspace::hash_bytes(version.value(), keyspace::hash_bytes(key.bytes(), hash_));
+  }
+
   int64_t revision_ = 0;
+  int64_t compacted_ = 0;
+  std::string next_;
+  uint64_t hash_ = 0;
+  bool pinned_ = false;
 };
 
 // Answered when the target leads. Asked of raft at the end of the turn: its time must not run ahead of the loop's.
@@ -194,51 +234,59 @@ class MoveLeaderCall final : public UnaryCall, public Timed, public RoleListener
   bool asked_ = false;
 };
 
-class AuthStatusCall final : public UnaryCall {
- public:
-  using UnaryCall::UnaryCall;
-
- protected:
-  void on_request(ByteView) override { answer(context().response()); }
-};
-
-class AuthenticateCall final : public UnaryCall {
- public:
-  using UnaryCall::UnaryCall;
-
- protected:
-  void on_request(ByteView) override { fail(ErrorId::kAuthNotEnabled); }
-};
-
-class HealthCheckCall final : public UnaryCall {
+// Formats are raised with the cluster's feature level and never lowered, so what is asked is checked and no downgrade
+// is ever under way.
+class DowngradeCall final : public UnaryCall {
  public:
   using UnaryCall::UnaryCall;
 
  protected:
   void on_request(ByteView message) override {
-    grpc::health::v1::HealthCheckRequest request;
+    etcdserverpb::DowngradeRequest request;
     if (!parse(message, request)) return;
-    if (!request.service().empty()) {
-      fail(GrpcCode::kNotFound, "unknown service");
+    if (request.action() == etcdserverpb::DowngradeRequest::CANCEL) {
+      fail(ErrorId::kNoDowngrade);
       return;
     }
-    grpc::health::v1::HealthCheckResponse response;
-    response.set_status(context().has_leader() ? grpc::health::v1::HealthCheckResponse::SERVING
-                                               : grpc::health::v1::HealthCheckResponse::NOT_SERVING);
-    answer(response.SerializeAsString());
+    const std::optional<Version> own = parse_version(context().options().version);
+    const std::optional<Version> target = parse_version(request.version());
+    if (!own) {
+      fail(ErrorId::kClusterVersionNotFound);
+    } else if (!target) {
+      fail(ErrorId::kWrongDowngradeFormat);
+    } else if (target->major != own->major || target->minor + 1 != own->minor) {
+      fail(ErrorId::kInvalidDowngradeTarget);
+    } else if (request.action() == etcdserverpb::DowngradeRequest::VALIDATE) {
+      etcdserverpb::DowngradeResponse response;
+      response.set_version(context().options().cluster_version());
+      answer(context().response() + response.SerializeAsString());
+    } else {
+      fail(GrpcCode::kUnimplemented, "there is no version to go down to");
+    }
   }
-};
-
-class NotOfferedCall final : public UnaryCall {
- public:
-  NotOfferedCall(Context& context, net::ServerCall& wire, Method method, std::string_view text)
-      : UnaryCall(context, wire, method), text_(text) {}
-
- protected:
-  void on_request(ByteView) override { fail(GrpcCode::kUnimplemented, text_); }
 
  private:
-  std::string_view text_;
+  struct Version {
+    uint64_t major = 0;
+    uint64_t minor = 0;
+  };
+  // "3.6" or "3.6.0".
+  static std::optional<Version> parse_version(std::string_view text) {
+    std::array<uint32_t, 3> parts{};
+    size_t count = 0;
+    const char* at = text.data();
+    const char* const end = at + text.size();
+    for (;; ++at) {
+      if (count == parts.size()) return std::nullopt;
+      const auto [next, error] = std::from_chars(at, end, parts[count++]);
+      if (error != std::errc()) return std::nullopt;
+      at = next;
+      if (at == end) break;
+      if (*at != '.') return std::nullopt;
+    }
+    if (count < 2) return std::nullopt;
+    return Version{.major = parts[0], .minor = parts[1]};
+  }
 };
 
 }  // namespace
@@ -258,15 +306,9 @@ std::unique_ptr<net::CallHandler> make_maintenance_call(Context& context, net::S
     case Method::kMoveLeader:
       return std::make_unique<MoveLeaderCall>(context, wire, method);
     case Method::kSnapshot:
-      return std::make_unique<NotOfferedCall>(context, wire, method, "snapshots in etcd's file format are not offered");
+      return make_snapshot_call(context, wire);
     case Method::kDowngrade:
-      return std::make_unique<NotOfferedCall>(context, wire, method, "there is no version to go down to");
-    case Method::kAuthStatus:
-      return std::make_unique<AuthStatusCall>(context, wire, method);
-    case Method::kAuthenticate:
-      return std::make_unique<AuthenticateCall>(context, wire, method);
-    case Method::kHealthCheck:
-      return std::make_unique<HealthCheckCall>(context, wire, method);
+      return std::make_unique<DowngradeCall>(context, wire, method);
     default:
       UNREACHABLE();
   }

@@ -1,5 +1,4 @@
-// etcdserverpb.Maintenance, the two methods of Auth that have an answer while authentication is off, and gRPC's health
-// check.
+// etcdserverpb.Maintenance.
 #pragma once
 
 #include <memory>
@@ -8,7 +7,7 @@
 
 namespace conclave::api {
 
-// Of the methods of the Maintenance service, kAuthStatus, kAuthenticate and kHealthCheck.
+// Of the methods of the Maintenance service.
 [[nodiscard]] std::unique_ptr<net::CallHandler> make_maintenance_call(Context& context, net::ServerCall& wire,
                                                                       Method method);
 

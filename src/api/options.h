@@ -25,6 +25,8 @@ struct ServiceOptions {
   std::vector<std::string> peer_urls;
   // What clients are told they talk to: etcd's version whose API this is.
   std::string version = "3.6.0";
+  // The version all members speak: the same without its patch.
+  [[nodiscard]] std::string cluster_version() const { return version.substr(0, version.rfind('.')) + ".0"; }
   // Of the other servers, as configuration knows them; what they publish themselves is preferred.
   std::vector<MemberAttributes> peers;
   // Chooses lease ids: different on every server and every start, or grants collide.

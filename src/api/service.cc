@@ -2,8 +2,11 @@
 
 #include <utility>
 
+#include "api/auth.h"
 #include "api/cluster.h"
 #include "api/election.h"
+#include "api/grpc_services.h"
+#include "api/json.h"
 #include "api/kv.h"
 #include "api/lease.h"
 #include "api/lock.h"
@@ -50,10 +53,30 @@ std::unique_ptr<net::CallHandler> Service::open(net::ServerCall& call) {
     case Method::kSnapshot:
     case Method::kMoveLeader:
     case Method::kDowngrade:
+      return make_maintenance_call(context_, call, *method);
+    case Method::kHealthCheck:
+    case Method::kHealthWatch:
+    case Method::kReflection:
+    case Method::kReflectionAlpha:
+      return make_grpc_services_call(context_, call, *method);
+    case Method::kAuthEnable:
+    case Method::kAuthDisable:
     case Method::kAuthStatus:
     case Method::kAuthenticate:
-    case Method::kHealthCheck:
-      return make_maintenance_call(context_, call, *method);
+    case Method::kUserAdd:
+    case Method::kUserGet:
+    case Method::kUserList:
+    case Method::kUserDelete:
+    case Method::kUserChangePassword:
+    case Method::kUserGrantRole:
+    case Method::kUserRevokeRole:
+    case Method::kRoleAdd:
+    case Method::kRoleGet:
+    case Method::kRoleList:
+    case Method::kRoleDelete:
+    case Method::kRoleGrantPermission:
+    case Method::kRoleRevokePermission:
+      return make_auth_call(context_, call, *method);
     case Method::kLock:
     case Method::kUnlock:
       return make_lock_call(context_, claims_, call, *method);
@@ -67,6 +90,12 @@ std::unique_ptr<net::CallHandler> Service::open(net::ServerCall& call) {
   UNREACHABLE();
 }
 
+std::unique_ptr<net::HttpHandler> Service::open_http(const net::HttpRequest& request, net::HttpAnswer& answer) {
+  const std::optional<Method> method = json_method_of(request.target);
+  if (!method) return nullptr;
+  return make_json_call(context_, *this, request, answer, *method);
+}
+
 void Service::on_http(const net::HttpRequest& request, std::function<void(net::HttpResponse)> answer) {
   http_.serve(request, std::move(answer));
 }
@@ -76,10 +105,12 @@ void Service::on_write_applied(node::Ticket ticket, const keyspace::Reply& reply
 }
 
 void Service::on_write_refused(node::Ticket ticket, node::RequestRefusal refusal) {
+  ++context_.metrics().writes_failed;
   refuse(ticket, error_of(refusal));
 }
 
 void Service::on_write_unknown(node::Ticket ticket) {
+  ++context_.metrics().writes_failed;
   // As etcd says it: a client that retries must expect that it happened.
   refuse(ticket, keyspace::ErrorId::kTimeout);
 }

@@ -1,6 +1,6 @@
-// The API of one replica at the wire: etcd v3 over gRPC, and /health, /version and /metrics over HTTP. Opens a handler
-// for each call, and hands them what the replica answers. The replica and the clock outlive this, and this outlives
-// every call: net's server is destroyed before it.
+// The API of one replica at the wire: etcd v3 over gRPC and as JSON over HTTP, and /health, /version and /metrics.
+// Opens a handler for each call, and hands them what the replica answers. The replica and the clock outlive this, and
+// this outlives every call: net's server is destroyed before it.
 //
 // One thread, the loop's. A turn: calls and frames come in; Replica::flush(), which answers; turn_end(), which streams
 // and works on; then net sends. has_work(): another turn is due at once.
@@ -27,6 +27,8 @@ class Service final : public net::Service, public node::ReplicaClients {
 
   // ---- Calls ----
   [[nodiscard]] std::unique_ptr<net::CallHandler> open(net::ServerCall& call) override;
+  [[nodiscard]] std::unique_ptr<net::HttpHandler> open_http(const net::HttpRequest& request,
+                                                            net::HttpAnswer& answer) override;
   void on_http(const net::HttpRequest& request, std::function<void(net::HttpResponse)> answer) override;
 
   // ---- Answers ----

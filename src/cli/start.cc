@@ -107,6 +107,10 @@ void add_start(CLI::App& app, int& exit_code) {
        "TLS between servers, both ways: a certificate that names this member (conclave cert issue --peer)");
   file("--peer-key", options->server.peer_tls.key, "CONCLAVE_PEER_KEY", "its key");
   file("--peer-ca", options->server.peer_tls.ca, "CONCLAVE_PEER_CA", "the CA of all servers");
+  start
+      ->add_option("--etcd-version", options->server.etcd_version,
+                   "what clients of etcd are told they talk to (default 3.6.0)")
+      ->envname("CONCLAVE_ETCD_VERSION");
   start->add_flag("--insecure-plaintext", options->server.insecure_plaintext,
                   "listen beyond loopback without TLS: anybody who reaches the port may read and write everything");
   start->callback([options, &exit_code] { exit_code = run(*options); });

@@ -42,6 +42,7 @@ struct Fields {
   bool host = false;
   bool close = false;
   bool keep_alive = false;
+  bool expects_continue = false;
   std::optional<size_t> content_length;
 };
 
@@ -87,12 +88,15 @@ bool parse_connection(std::string_view value, Fields& fields) {
   return true;
 }
 
-bool parse_field(std::string_view line, Fields& fields) {
+bool parse_field(std::string_view line, Fields& fields, HttpRequest& request) {
   const size_t colon = line.find(':');
   if (colon == std::string_view::npos) return false;
   const std::string_view name = line.substr(0, colon);
   const std::string_view value = trim(line.substr(colon + 1));
   if (!is_token(name) || !is_field_value(value)) return false;
+  request.fields.emplace_back(name, value);
+  std::ranges::transform(request.fields.back().first, request.fields.back().first.begin(), lower);
+  if (equals_ignoring_case(name, "expect")) fields.expects_continue = equals_ignoring_case(value, "100-continue");
   if (equals_ignoring_case(name, "host")) {
     if (fields.host) return false;
     fields.host = true;
@@ -112,18 +116,26 @@ std::string_view reason(int status) {
       return "No Content";
     case 400:
       return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
     case 404:
       return "Not Found";
     case 405:
       return "Method Not Allowed";
-    case 415:
-      return "Unsupported Media Type";
+    case 409:
+      return "Conflict";
     case 429:
       return "Too Many Requests";
     case 500:
       return "Internal Server Error";
+    case 501:
+      return "Not Implemented";
     case 503:
       return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
     default:
       return "";
   }
@@ -137,6 +149,7 @@ std::string_view one_line(std::string_view text) {
 }  // namespace
 
 Http1Next parse_http1(ByteView bytes, Http1Request& out) {
+  out = {};
   const size_t searched = std::min(bytes.size(), kHttp1HeaderBytesMax);
   const size_t end = bytes.substr(0, searched).find("\r\n\r\n");
   // Refused early: a client that begins with other bytes is not left waiting for the rest of its header.
@@ -151,16 +164,18 @@ Http1Next parse_http1(ByteView bytes, Http1Request& out) {
     const size_t line_end = std::min(rest.find("\r\n"), rest.size());
     const std::string_view line = rest.substr(0, line_end);
     rest.remove_prefix(std::min(line_end + 2, rest.size()));
-    const bool good = first ? parse_request_line(line, out, is_1_1) : parse_field(line, fields);
+    const bool good = first ? parse_request_line(line, out, is_1_1) : parse_field(line, fields, out.request);
     if (!good) return Http1Next::kBad;
   }
   if (is_1_1 && !fields.host) return Http1Next::kBad;
   const size_t length = fields.content_length.value_or(0);
   const size_t begin = end + 4;
+  out.is_1_1 = is_1_1;
+  out.bytes = begin + length;
+  out.expects_continue = is_1_1 && fields.expects_continue;
   if (bytes.size() - begin < length) return Http1Next::kMore;
   out.request.body = bytes.substr(begin, length);
   out.keep_alive = !fields.close && (is_1_1 || fields.keep_alive);
-  out.bytes = begin + length;
   return Http1Next::kRequest;
 }
 
@@ -170,6 +185,17 @@ void format_http1(const HttpResponse& response, bool keep_alive, bool head, std:
                  reason(response.status), one_line(response.content_type), response.body.size(),
                  keep_alive ? "keep-alive" : "close");
   if (!head) out.append(response.body);
+}
+
+void format_http1_head(const HttpResponse& response, bool keep_alive, bool chunked, std::string& out) {
+  fmt::format_to(std::back_inserter(out), "HTTP/1.1 {} {}\r\nContent-Type: {}\r\n{}Connection: {}\r\n\r\n",
+                 response.status, reason(response.status), one_line(response.content_type),
+                 chunked ? "Transfer-Encoding: chunked\r\n" : "", keep_alive ? "keep-alive" : "close");
+}
+
+void format_http1_chunk(std::string_view piece, std::string& out) {
+  if (piece.empty()) return;  // would end the body
+  fmt::format_to(std::back_inserter(out), "{:x}\r\n{}\r\n", piece.size(), piece);
 }
 
 }  // namespace conclave::net

@@ -1,6 +1,8 @@
 // The parser by itself, and the server's HTTP/1.1 over a bare socket.
 #include "net/http1.h"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "net/testing/echo_service.h"
@@ -11,6 +13,7 @@ namespace conclave::net {
 namespace {
 
 using std::chrono::milliseconds;
+using namespace std::string_literals;
 
 Http1Next parse(ByteView bytes) {
   Http1Request request;
@@ -65,7 +68,7 @@ TEST(Http1Parser, RefusesWhatIsOdd) {
            std::string("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\nx"),
            std::string("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 1\r\n\r\nx"),
            std::string("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: \r\n\r\n"),
-           std::string("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n"),  // too large
+           std::string("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4194305\r\n\r\n"),  // too large
            std::string("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n"),
            std::string("\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n"),
            std::string("\x16\x03\x01\x02\x00", 5),  // TLS
@@ -73,8 +76,22 @@ TEST(Http1Parser, RefusesWhatIsOdd) {
        }) {
     EXPECT_EQ(parse(bytes), Http1Next::kBad) << bytes.substr(0, 100);
   }
-  EXPECT_EQ(parse("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n\r\n" + std::string(65536, 'b')),
+  EXPECT_EQ(parse("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4194304\r\n\r\n" + std::string(4 << 20, 'b')),
             Http1Next::kRequest);
+}
+
+TEST(Http1Parser, GivesTheFieldsAndWhatIsMissing) {
+  Http1Request request;
+  const std::string head =
+      "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nX-Two: a\r\nContent-Length: 10\r\n\r\n";
+  ASSERT_EQ(parse_http1(head + "12345", request), Http1Next::kMore);
+  EXPECT_EQ(request.bytes, head.size() + 10);
+  EXPECT_TRUE(request.expects_continue);
+  ASSERT_EQ(parse_http1(head.substr(0, 30), request), Http1Next::kMore);
+  EXPECT_EQ(request.bytes, 0U);
+  ASSERT_EQ(parse_http1(head + "1234567890", request), Http1Next::kRequest);
+  ASSERT_EQ(request.request.fields.size(), 4U);
+  EXPECT_EQ(request.request.fields[2], std::pair("x-two"s, "a"s));
 }
 
 TEST(Http1Format, NoValueBeginsAnotherHeader) {
@@ -152,6 +169,73 @@ TEST_F(Http1ServerTest, WhatIsSentAheadIsBounded) {
   peer.send("GET /later HTTP/1.1\r\nHost: x\r\n\r\n" + std::string(1 << 20, 'x'));
   EXPECT_TRUE(run_until([&] { return peer.is_closed(); }));
   service.later({});
+}
+
+TEST_F(Http1ServerTest, AnswersInPieces) {
+  RawPeer peer(loop, server->port());
+  peer.send("POST /pieces HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\nGET /next HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(run_until([&] { return service.pieces != nullptr; }));
+  service.pieces->begin({.content_type = "application/json"});
+  service.pieces->send("one\n");
+  EXPECT_TRUE(run_until([&] { return peer.received().ends_with("\r\n\r\n4\r\none\n\r\n"); })) << peer.received();
+  EXPECT_NE(peer.received().find("Transfer-Encoding: chunked\r\n"), std::string::npos);
+  service.pieces->send("");
+  service.pieces->send("two");
+  service.pieces->finish();
+  EXPECT_TRUE(run_until([&] { return count(peer.received(), "HTTP/1.1 200 OK") == 2; }));
+  EXPECT_NE(peer.received().find("3\r\ntwo\r\n0\r\n\r\nHTTP/1.1 200 OK"), std::string::npos) << peer.received();
+  EXPECT_EQ(service.counts.cancelled, 0U);
+  EXPECT_TRUE(run_until([&] { return service.counts.destroyed == 1; }));
+
+  RawPeer old(loop, server->port());
+  service.pieces = nullptr;
+  old.send("POST /pieces HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+  EXPECT_TRUE(run_until([&] { return service.pieces != nullptr; }));
+  service.pieces->begin({});
+  service.pieces->send("all");
+  service.pieces->finish();
+  EXPECT_TRUE(run_until([&] { return old.is_closed(); }));
+  EXPECT_TRUE(old.received().ends_with("Connection: close\r\n\r\nall")) << "it knows no chunks: " << old.received();
+}
+
+TEST_F(Http1ServerTest, AClientThatLeavesCancels) {
+  RawPeer peer(loop, server->port());
+  peer.send("POST /pieces HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(run_until([&] { return service.pieces != nullptr; }));
+  service.pieces->begin({});
+  peer.close();
+  EXPECT_TRUE(run_until([&] { return service.counts.cancelled == 1 && service.counts.destroyed == 1; }));
+}
+
+TEST_F(Http1ServerTest, ASlowReaderIsToldToTheHandler) {
+  RawPeer peer(loop, server->port());
+  peer.set_reading(false);
+  peer.send("POST /pieces HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(run_until([&] { return service.pieces != nullptr; }));
+  service.pieces->begin({});
+  size_t sent = 0;
+  for (; service.pieces->queued_bytes() < (1 << 20); ++sent) {
+    service.pieces->send(std::string(64 << 10, 'f'));
+    run_for(milliseconds(1));
+    ASSERT_LT(sent, 2000U) << "the socket takes for ever";
+  }
+  const size_t drained = service.counts.drained;
+  peer.set_reading(true);
+  EXPECT_TRUE(run_until([&] { return service.counts.drained > drained; }));
+  service.pieces->finish();
+  EXPECT_TRUE(run_until([&] { return peer.received().ends_with("0\r\n\r\n"); }));
+  EXPECT_EQ(std::ranges::count(peer.received(), 'f'), static_cast<ptrdiff_t>(sent << 16) + 2) << "two in the head";
+}
+
+TEST_F(Http1ServerTest, ABodyIsAskedForOnce) {
+  RawPeer peer(loop, server->port());
+  peer.send("POST /b HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+  EXPECT_TRUE(run_until([&] { return peer.received() == kHttp1Continue; }));
+  peer.send("bo");
+  run_for(milliseconds(5));
+  peer.send("dy");
+  EXPECT_TRUE(run_until([&] { return peer.received().ends_with("POST /b body"); }));
+  EXPECT_EQ(count(peer.received(), "100 Continue"), 1U);
 }
 
 }  // namespace

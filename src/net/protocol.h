@@ -47,6 +47,7 @@ class Protocol {
 
 [[nodiscard]] std::unique_ptr<Protocol> make_http2_protocol(ProtocolHost& host, Loop& loop, Service& service,
                                                             const ServerOptions& options, HeldBytes& held);
-[[nodiscard]] std::unique_ptr<Protocol> make_http1_protocol(ProtocolHost& host, Loop& loop, Service& service);
+[[nodiscard]] std::unique_ptr<Protocol> make_http1_protocol(ProtocolHost& host, Loop& loop, Service& service,
+                                                            HeldBytes& held);
 
 }  // namespace conclave::net

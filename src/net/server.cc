@@ -237,7 +237,7 @@ void Connection::tell_protocol() {
     return;
   }
   if (agreed == "http/1.1" || !is_http2) {
-    protocol_ = make_http1_protocol(*this, server_.loop(), server_.service());
+    protocol_ = make_http1_protocol(*this, server_.loop(), server_.service(), server_.held());
   } else if (compared == kHttp2Preface.size()) {
     protocol_ = make_http2_protocol(*this, server_.loop(), server_.service(), server_.options(), server_.held());
   } else {

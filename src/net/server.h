@@ -1,6 +1,6 @@
 // Server: one listening address that speaks gRPC over HTTP/2 and, told apart by ALPN or the first bytes, HTTP/1.1 for
-// /health, /metrics and /version; with TLS or without, never both. Frames calls; knows no method. All on the loop's
-// thread; what handlers send in a turn leaves at its end.
+// JSON, /health, /metrics and /version; with TLS or without, never both. Frames calls; knows no method. All on the
+// loop's thread; what handlers send in a turn leaves at its end.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"
@@ -55,6 +56,7 @@ struct HttpRequest {
   std::string method;
   std::string target;  // path and query as sent
   std::string body;
+  std::vector<std::pair<std::string, std::string>> fields;  // names in lower case, in the order sent
 };
 struct HttpResponse {
   int status = 200;
@@ -62,11 +64,40 @@ struct HttpResponse {
   std::string body;
 };
 
+// The answer to one request over HTTP/1.1 that is not there at once, or comes in pieces. Good until answer() or
+// finish(), or until the handler's on_cancel() returned.
+class HttpAnswer {
+ public:
+  virtual ~HttpAnswer() = default;
+  // All of it. Nothing after it.
+  virtual void answer(const HttpResponse& response) = 0;
+  // Its head; the body follows in pieces: send() any number of times, then finish().
+  virtual void begin(const HttpResponse& head) = 0;
+  virtual void send(std::string_view piece) = 0;
+  virtual void finish() = 0;
+  // As ServerCall::queued_bytes().
+  [[nodiscard]] virtual size_t queued_bytes() const = 0;
+};
+
+// The far end of a HttpAnswer: destroyed by the server in a later step, after the answer's end or on_cancel().
+class HttpHandler {
+ public:
+  virtual ~HttpHandler() = default;
+  // The connection is gone. HttpAnswer must not be used afterwards.
+  virtual void on_cancel() = 0;
+  // queued_bytes() fell below 64 KiB after having been above.
+  virtual void on_drained() {}
+};
+
 class Service {
  public:
   virtual ~Service() = default;
   // Null: no such method; the server answers UNIMPLEMENTED.
   [[nodiscard]] virtual std::unique_ptr<CallHandler> open(ServerCall& call) = 0;
+  // HTTP/1.1, asked first. Null: what on_http() serves.
+  [[nodiscard]] virtual std::unique_ptr<HttpHandler> open_http(const HttpRequest& /*request*/, HttpAnswer& /*answer*/) {
+    return nullptr;
+  }
   // HTTP/1.1. `answer` is called once, now or later, on the loop's thread; calling it after the connection is gone does
   // nothing.
   virtual void on_http(const HttpRequest& request, std::function<void(HttpResponse)> answer) = 0;

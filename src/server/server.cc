@@ -45,6 +45,12 @@ bool is_loopback(std::string_view host) {
   return host == "localhost" || host == "::1" || host.starts_with("127.");
 }
 
+// Three numbers.
+bool is_version(std::string_view text) {
+  return std::ranges::count(text, '.') == 2 && text.find("..") == std::string_view::npos && text.front() != '.' &&
+         text.back() != '.' && text.find_first_not_of("0123456789.") == std::string_view::npos;
+}
+
 Status make_directory(const std::string& path) {
   if (::mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return {};
   return fail(ErrorCode::kIo, "cannot make the directory {}: {}", path, std::generic_category().message(errno));
@@ -96,6 +102,9 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   void on_diverged(LogIndex index) override;
   // net::Service
   std::unique_ptr<net::CallHandler> open(net::ServerCall& call) override;
+  std::unique_ptr<net::HttpHandler> open_http(const net::HttpRequest& request, net::HttpAnswer& answer) override {
+    return service_ != nullptr ? service_->open_http(request, answer) : nullptr;
+  }
   void on_http(const net::HttpRequest& request, std::function<void(net::HttpResponse)> answer) override;
 
   Status check_options();
@@ -184,6 +193,9 @@ class Init final : public net::CallHandler {
 Status Wired::check_options() {
   if (options_.name.empty() || options_.name.find_first_of(" \n,=") != std::string::npos) {
     return fail(ErrorCode::kInvalidArgument, "'{}' cannot be a server's name", options_.name);
+  }
+  if (!is_version(options_.etcd_version)) {
+    return fail(ErrorCode::kInvalidArgument, "'{}' is no version like 3.6.0", options_.etcd_version);
   }
   ASSIGN_OR_RETURN(servers_, parse_join(options_.join));
   if (servers_.empty()) {
@@ -346,6 +358,7 @@ void Wired::start_replica(node::FoundReplica found) {
                          .peer_urls = {url(options_.peer_tls, server.host, server.port)}});
   }
   std::erase_if(api.peers, [this](const api::MemberAttributes& peer) { return peer.id == identity_.node; });
+  api.version = options_.etcd_version;
   api.seed = random_.next();
   service_ = std::make_unique<api::Service>(api, *replica_, clock_);
   replica_->set_clients(*service_);

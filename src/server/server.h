@@ -34,6 +34,8 @@ struct ServerOptions {
   // one that names the member it is.
   net::TlsFiles client_tls;
   net::TlsFiles peer_tls;
+  // What clients of etcd are told they talk to: etcd's version whose API this is.
+  std::string etcd_version = "3.6.0";
   bool insecure_plaintext = false;  // off loopback, for clients and peers
   uint64_t snapshot_log_bytes = uint64_t{64} << 20;
 };

@@ -11,9 +11,12 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
+import urllib.error
+import urllib.request
 
 import cluster
 
@@ -444,11 +447,61 @@ class Members(Etcdctl):
         self.assertEqual((done.stdout + done.stderr).count("is healthy"), self.NODES)
 
 
-class OneServer(KeyValues, Watches, Leases, Recipes, Members, unittest.TestCase):
+class Maintenance(Etcdctl):
+    def test_snapshot_save(self):
+        for i in range(20):
+            self.put(str(i), "v" * 10000)
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "saved")
+            done = subprocess.run(["etcdctl", "--endpoints", self.cluster.servers[0].endpoint, "snapshot", "save", path],
+                                  capture_output=True, text=True, timeout=LIMIT, env=self.environment(), check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(os.path.getsize(path) % 512, 32)
+            self.assertGreater(os.path.getsize(path), 200000)
+
+    def test_defrag_alarms_and_hashes(self):
+        self.run_ctl("defrag")
+        self.assertEqual(self.lines("alarm", "list"), [])
+        self.assertEqual(self.lines("alarm", "disarm"), [])
+        revision = self.put("hash", "1")
+        self.put("hash", "2")
+        answers = self.json("endpoint", "hashkv", "--rev", str(revision))
+        self.assertEqual(len({answer["HashKV"]["hash"] for answer in answers}), 1)
+
+    def test_auth_is_off(self):
+        self.assertIn("root user does not exist", self.run_ctl("auth", "enable", code="fails").stderr)
+        self.assertEqual(self.lines("user", "list"), [])
+        self.assertIn("role name not found", self.run_ctl("role", "get", "r", code="fails").stderr)
+
+    def post(self, path, body):
+        request = urllib.request.Request(f"http://{self.cluster.servers[0].endpoint}/v3/{path}", data=body.encode())
+        with urllib.request.urlopen(request, timeout=LIMIT) as answer:
+            return json.load(answer)
+
+    def test_json(self):
+        key = base64.b64encode(self.key("j").encode()).decode()
+        revision = self.post("kv/put", json.dumps({"key": key, "value": "MQ=="}))["header"]["revision"]
+        self.assertEqual(self.post("kv/range", json.dumps({"key": key}))["kvs"],
+                         [{"key": key, "value": "MQ==", "create_revision": revision, "mod_revision": revision, "version": "1"}])
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            self.post("kv/put", "{}")
+        with refused.exception as answer:
+            self.assertEqual(answer.code, 400)
+            self.assertEqual(json.load(answer)["error"], "etcdserver: key is not provided")
+        watch = urllib.request.Request(f"http://{self.cluster.servers[0].endpoint}/v3/watch",
+                                       data=json.dumps({"create_request": {"key": key, "start_revision": revision}}).encode())
+        with urllib.request.urlopen(watch, timeout=LIMIT) as lines:
+            self.assertTrue(json.loads(lines.readline())["result"]["created"])
+            self.assertEqual(json.loads(lines.readline())["result"]["events"][0]["kv"]["value"], "MQ==")
+            self.put("j", "2")
+            self.assertEqual(json.loads(lines.readline())["result"]["events"][0]["kv"]["value"], "Mg==")
+
+
+class OneServer(KeyValues, Watches, Leases, Recipes, Members, Maintenance, unittest.TestCase):
     NODES = 1
 
 
-class ThreeServers(KeyValues, Watches, Leases, Recipes, Members, unittest.TestCase):
+class ThreeServers(KeyValues, Watches, Leases, Recipes, Members, Maintenance, unittest.TestCase):
     NODES = 3
 
 

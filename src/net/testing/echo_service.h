@@ -80,11 +80,29 @@ class EchoHandler final : public CallHandler {
   bool half_closed_ = false;
 };
 
+class PiecesHandler final : public HttpHandler {
+ public:
+  explicit PiecesHandler(EchoCounts& counts) : counts_(counts) {}
+  PiecesHandler(const PiecesHandler&) = delete;
+  PiecesHandler& operator=(const PiecesHandler&) = delete;
+  ~PiecesHandler() override { ++counts_.destroyed; }
+  void on_cancel() override { ++counts_.cancelled; }
+  void on_drained() override { ++counts_.drained; }
+
+ private:
+  EchoCounts& counts_;
+};
+
 class EchoService final : public Service {
  public:
   std::unique_ptr<CallHandler> open(ServerCall& call) override {
     if (!call.path().starts_with("/test.Echo/")) return nullptr;
     return std::make_unique<EchoHandler>(call, counts);
+  }
+  std::unique_ptr<HttpHandler> open_http(const HttpRequest& request, HttpAnswer& answer) override {
+    if (request.target != "/pieces") return nullptr;
+    pieces = &answer;
+    return std::make_unique<PiecesHandler>(counts);
   }
   void on_http(const HttpRequest& request, std::function<void(HttpResponse)> answer) override {
     ++http_requests;
@@ -98,6 +116,7 @@ class EchoService final : public Service {
   EchoCounts counts;
   size_t http_requests = 0;
   std::function<void(HttpResponse)> later;
+  HttpAnswer* pieces = nullptr;  // of the last request for it
 };
 
 }  // namespace conclave::net

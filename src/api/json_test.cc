@@ -1,0 +1,289 @@
+// etcd's API as JSON: the paths, the mapping, streams as lines, errors; through the service, over HTTP as net calls it.
+#include "api/json.h"
+
+#include "api/testing/cluster.h"
+
+namespace conclave::api {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::Cluster;
+
+// One request, client's side and connection in one.
+class FakeHttp final : public net::HttpAnswer {
+ public:
+  FakeHttp(Cluster& cluster, const std::string& target, std::string said, std::string method = "POST",
+           std::vector<std::pair<std::string, std::string>> fields = {}) {
+    handler_ = cluster.service().open_http(
+        {.method = std::move(method), .target = target, .body = std::move(said), .fields = std::move(fields)}, *this);
+    is_served = handler_ != nullptr || over;
+    if (!over) cluster.settle();
+  }
+  FakeHttp(const FakeHttp&) = delete;
+  FakeHttp& operator=(const FakeHttp&) = delete;
+  ~FakeHttp() override {
+    if (!over && handler_) handler_->on_cancel();
+  }
+
+  void answer(const net::HttpResponse& response) override {
+    ASSERT_EQ(status, 0);
+    status = response.status;
+    body = response.body;
+    over = true;
+    EXPECT_EQ(response.content_type, "application/json");
+  }
+  void begin(const net::HttpResponse& head) override {
+    ASSERT_EQ(status, 0);
+    status = head.status;
+  }
+  void send(std::string_view piece) override {
+    ASSERT_FALSE(over);
+    EXPECT_TRUE(piece.ends_with('\n'));
+    body += piece;
+  }
+  void finish() override {
+    ASSERT_FALSE(over);
+    over = true;
+  }
+  [[nodiscard]] size_t queued_bytes() const override { return 0; }
+  [[nodiscard]] bool says(std::string_view part) const { return body.find(part) != std::string::npos; }
+  [[nodiscard]] ptrdiff_t lines() const { return std::ranges::count(body, '\n'); }
+
+  bool is_served = false;
+  bool over = false;
+  int status = 0;
+  std::string body;
+
+ private:
+  std::unique_ptr<net::HttpHandler> handler_;
+};
+
+class JsonTest : public ::testing::Test {
+ protected:
+  JsonTest() { cluster_.elect(); }
+  std::string ask(const std::string& path, const std::string& body) {
+    FakeHttp http(cluster_, "/v3/" + path, body);
+    EXPECT_TRUE(http.over) << path;
+    return std::to_string(http.status) + " " + http.body;
+  }
+  // What an answer says behind its header.
+  std::string body(const std::string& path, const std::string& said) {
+    std::string all = ask(path, said);
+    const size_t end = all.find('}');
+    if (!all.starts_with("200 {\"header\":{\"cluster_id\":\"193\",\"member_id\":\"1\",\"revision\":\"")) return all;
+    return all.substr(end + 1);
+  }
+  Cluster cluster_;
+};
+
+TEST_F(JsonTest, KeysAreBase64AndNumbersText) {
+  EXPECT_EQ(ask("kv/put", R"({"key":"Zm9v","value":"YmFy"})"),
+            R"(200 {"header":{"cluster_id":"193","member_id":"1","revision":"2","raft_term":"2"}})");
+  EXPECT_EQ(
+      body("kv/range", R"({"key":"Zm9v"})"),
+      R"(,"kvs":[{"key":"Zm9v","create_revision":"2","mod_revision":"2","version":"1","value":"YmFy"}],"count":"1"})");
+  EXPECT_EQ(body("kv/range", R"({"key":"Zm9v","keys_only":true,"limit":"1","sortOrder":"DESCEND","sort_target":2})"),
+            R"(,"kvs":[{"key":"Zm9v","create_revision":"2","mod_revision":"2","version":"1"}],"count":"1"})")
+      << "numbers, names in camel case and enums as numbers are taken";
+  EXPECT_EQ(body("kv/put", R"({"key":"-_8="})"), "}") << "the URL's alphabet";
+  EXPECT_EQ(cluster_.get("\xfb\xff").count(), 1);
+  EXPECT_EQ(body("kv/range", R"({"key":"AA==","range_end":"AA==","count_only":true,"revision":2})"),
+            R"(,"count":"1"})");
+  EXPECT_EQ(
+      body("kv/deleterange", R"({"key":"Zm9v","prev_kv":true})"),
+      R"(,"deleted":"1","prev_kvs":[{"key":"Zm9v","create_revision":"2","mod_revision":"2","version":"1","value":"YmFy"}]})");
+  EXPECT_EQ(body("kv/range", R"({"key":"Zm9v"})"), "}") << "what is zero is left out";
+}
+
+TEST_F(JsonTest, Transactions) {
+  EXPECT_EQ(
+      body("kv/txn", R"({"compare":[{"target":"CREATE","result":"EQUAL","key":"YQ==","create_revision":"0"}],)"
+                     R"("success":[{"request_put":{"key":"YQ==","value":"MQ=="}},{"requestRange":{"key":"YQ=="}}]})"),
+      R"(,"succeeded":true,"responses":[{"response_put":{"header":{"revision":"2"}}},)"
+      R"({"response_range":{"header":{"revision":"2"},"kvs":[{"key":"YQ==","create_revision":"2",)"
+      R"("mod_revision":"2","version":"1","value":"MQ=="}],"count":"1"}}]})");
+}
+
+TEST_F(JsonTest, UnknownFieldsAreIgnoredAndUnknownEnumNamesRefused) {
+  EXPECT_EQ(body("kv/range", R"({"key":"YQ==","of_the_future":[1,{"x":null}]})"), "}");
+  const std::string refused = R"("code":3,"message":"the body is not a etcdserverpb.)";
+  for (const auto& [path, request] : std::vector<std::pair<std::string, std::string>>{
+           {"kv/range", R"({"key":"YQ==","sort_order":"SIDEWAYS"})"},
+           {"kv/range", R"({"key":"YQ==","sort_order":"ascend"})"},
+           {"kv/range", R"({"key":"YQ==","sortOrder":"SIDEWAYS","of_the_future":1})"},
+           {"kv/txn", R"({"of_the_future":1,"compare":[{"result":"ALIKE","key":"YQ=="}]})"},
+           {"kv/txn", R"({"x":1,"success":[{"request_txn":{"compare":[{"target":"SIZE","key":"YQ=="}]}}]})"},
+           {"maintenance/alarm", R"({"x":{},"action":"PANIC"})"},
+       }) {
+    const std::string answer = ask(path, request);
+    EXPECT_TRUE(answer.starts_with("400 ")) << answer;
+    EXPECT_NE(answer.find(refused), std::string::npos) << answer;
+  }
+}
+
+TEST_F(JsonTest, WhatIsNoJsonIsRefused) {
+  const std::string refused = R"(400 {"error":"the body is not a etcdserverpb.PutRequest in JSON","code":3,)"
+                              R"("message":"the body is not a etcdserverpb.PutRequest in JSON","details":[]})";
+  for (const std::string body :
+       {"{", "[]", "nonsense", "\"\xff\"", R"({"key":"YQ=="}x)", R"({"key":"not base64!"})", R"({"lease":"x"})",
+        R"({"lease":"9223372036854775808"})", R"({"key":"YQ==","key":1})"}) {
+    EXPECT_EQ(ask("kv/put", body), refused) << body;
+  }
+  EXPECT_EQ(ask("kv/put", std::string(100'000, '{')), refused);
+  EXPECT_EQ(ask("kv/put", R"({"x":)" + std::string(50'000, '[')), refused);
+  EXPECT_EQ(cluster_.keyspace().revision(), Revision(1));
+}
+
+TEST_F(JsonTest, ErrorsHaveBothShapesAndHttpsStatus) {
+  EXPECT_EQ(
+      ask("kv/put", "{}"),
+      R"(400 {"error":"etcdserver: key is not provided","code":3,"message":"etcdserver: key is not provided","details":[]})");
+  EXPECT_EQ(ask("kv/put", ""), ask("kv/put", "{}")) << "an empty body says nothing";
+  EXPECT_TRUE(ask("kv/put", R"({"key":"YQ==","lease":7})").starts_with("404 "));
+  EXPECT_TRUE(ask("kv/range", R"({"key":"YQ==","revision":"99"})")
+                  .starts_with(R"(400 {"error":"etcdserver: mvcc: required revision is a future revision","code":11)"));
+  EXPECT_TRUE(ask("lease/revoke", R"({"ID":"7"})").starts_with("404 "));
+  FakeHttp get(cluster_, "/v3/kv/range", "", "GET");
+  EXPECT_EQ(get.status, 405);
+  for (const std::string path : {"/v3/kv/nothing", "/v2/keys", "/v3", "/v3/", "/health", "/v3/kv/range/"}) {
+    EXPECT_FALSE(FakeHttp(cluster_, path, "{}").is_served) << path;
+  }
+  EXPECT_EQ(FakeHttp(cluster_, "/v3beta/kv/range?pretty", R"({"key":"YQ=="})").status, 200);
+  constexpr int kStatus[] = {200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401, 500};
+  for (uint32_t code = 0; code < std::size(kStatus); ++code) EXPECT_EQ(http_status_of(code), kStatus[code]) << code;
+}
+
+TEST_F(JsonTest, EveryPathReachesItsMethod) {
+  // With what etcd answers where an empty request is none; streams that stay open have their own tests.
+  const std::vector<std::pair<std::string, std::string>> paths = {
+      {"kv/range", "key is not provided"},
+      {"kv/put", "key is not provided"},
+      {"kv/deleterange", "key is not provided"},
+      {"kv/txn", "header"},
+      {"kv/compaction", "header"},
+      {"lease/grant", "\"TTL\":\"2\""},
+      {"lease/revoke", "requested lease not found"},
+      {"kv/lease/revoke", "requested lease not found"},
+      {"lease/timetolive", "\"TTL\":\"-1\""},
+      {"kv/lease/timetolive", "\"TTL\":\"-1\""},
+      {"lease/leases", "leases"},
+      {"kv/lease/leases", "leases"},
+      {"cluster/member/add", "\"code\":12"},
+      {"cluster/member/remove", "\"code\":12"},
+      {"cluster/member/update", "\"code\":12"},
+      {"cluster/member/list", "\"clientURLs\":[\"http://n1:2379\"]"},
+      {"cluster/member/promote", "\"code\":12"},
+      {"maintenance/alarm", "header"},
+      {"maintenance/status", "\"version\":\"3.6.0\""},
+      {"maintenance/defragment", "header"},
+      {"maintenance/hash", "\"hash\":"},
+      {"maintenance/hashkv", "\"hash_revision\":\"1\""},
+      {"maintenance/transfer-leadership", "bad leader transferee"},
+      {"maintenance/downgrade", "\"code\":"},
+      {"auth/enable", "root user does not exist"},
+      {"auth/disable", "header"},
+      {"auth/status", "header"},
+      {"auth/authenticate", "authentication is not enabled"},
+      {"auth/user/add", "user name is empty"},
+      {"auth/user/get", "user name not found"},
+      {"auth/user/list", "header"},
+      {"auth/user/delete", "user name not found"},
+      {"auth/user/changepw", "user name not found"},
+      {"auth/user/grant", "user name not found"},
+      {"auth/user/revoke", "user name not found"},
+      {"auth/role/add", "role name is empty"},
+      {"auth/role/get", "role name not found"},
+      {"auth/role/list", "header"},
+      {"auth/role/delete", "role name not found"},
+      {"auth/role/grant", "permission not given"},
+      {"auth/role/revoke", "role name not found"},
+      {"lock/lock", "\"key\":\""},
+      {"lock/unlock", "key is not provided"},
+      {"election/campaign", "\"leader\":{"},
+      {"election/proclaim", "\\\"leader\\\" field must be provided"},
+      {"election/leader", "\"kv\":{"},
+      {"election/resign", "\\\"leader\\\" field must be provided"},
+  };
+  for (const auto& [path, part] : paths) {
+    const std::string answer = ask(path, path == "lock/lock" ? R"({"name":"bA=="})" : "{}");
+    EXPECT_NE(answer.find(part), std::string::npos) << path << ": " << answer;
+  }
+}
+
+TEST_F(JsonTest, AWatchIsLinesUntilTheClientLeaves) {
+  auto watch = std::make_unique<FakeHttp>(
+      cluster_, "/v3/watch", R"({"create_request":{"key":"YQ=="}} {"createRequest":{"key":"Yg==","watch_id":"7"}})");
+  EXPECT_EQ(watch->status, 200);
+  EXPECT_EQ(watch->lines(), 2);
+  EXPECT_TRUE(watch->body.starts_with(R"({"result":{"header":{"cluster_id":"193",)")) << watch->body;
+  EXPECT_TRUE(watch->says(R"("watch_id":"7","created":true}})")) << watch->body;
+  cluster_.put("a", "1");
+  cluster_.remove("a");
+  cluster_.settle();
+  EXPECT_TRUE(watch->says(
+      R"("events":[{"kv":{"key":"YQ==","create_revision":"2","mod_revision":"2","version":"1","value":"MQ=="}}]}})"))
+      << watch->body;
+  EXPECT_TRUE(watch->says(R"("events":[{"type":"DELETE","kv":{"key":"YQ==","mod_revision":"3"}}]}})")) << watch->body;
+  EXPECT_FALSE(watch->over);
+  EXPECT_EQ(cluster_.keyspace().watches().synced(), 2U);
+  watch.reset();
+  EXPECT_EQ(cluster_.keyspace().watches().synced(), 0U);
+}
+
+TEST_F(JsonTest, StreamsThatEnd) {
+  const int64_t lease = cluster_.grant(60);
+  FakeHttp keep(cluster_, "/v3/lease/keepalive", R"({"ID":")" + std::to_string(lease) + R"("}{"ID":5})");
+  cluster_.advance(1s);
+  EXPECT_TRUE(keep.over);
+  EXPECT_EQ(keep.lines(), 2);
+  EXPECT_TRUE(keep.says(R"("ID":")" + std::to_string(lease) + R"(","TTL":"60"}})" + "\n")) << keep.body;
+  EXPECT_TRUE(keep.says(R"("ID":"5"}})"
+                        "\n"))
+      << "an unknown one has no TTL: " << keep.body;
+
+  FakeHttp malformed(cluster_, "/v3/lease/keepalive", R"({"ID":"x"})");
+  EXPECT_EQ(malformed.status, 400);
+  EXPECT_EQ(
+      malformed.body,
+      R"({"error":{"grpc_code":3,"http_code":400,"message":"the body is not a etcdserverpb.LeaseKeepAliveRequest in JSON",)"
+      R"("http_status":"Bad Request","code":3,"details":[]}})"
+      "\n");
+}
+
+TEST_F(JsonTest, AnElectionIsObserved) {
+  FakeHttp observe(cluster_, "/v3/election/observe", R"({"name":"ZQ=="})");
+  FakeHttp campaign(cluster_, "/v3/election/campaign", R"({"name":"ZQ==","value":"djE="})");
+  cluster_.advance(1s);
+  EXPECT_TRUE(campaign.says(R"("leader":{"name":"ZQ==")")) << campaign.body;
+  EXPECT_TRUE(observe.says(R"("value":"djE=")")) << observe.body;
+  EXPECT_EQ(observe.lines(), 1);
+}
+
+TEST_F(JsonTest, DeadlinesLeadersAndAnswersTooLarge) {
+  cluster_.grant(600, 5);
+  cluster_.put("lock/5", "", 5);
+  cluster_.put("lock/6", "");
+  FakeHttp lock(cluster_, "/v3/lock/lock", R"({"name":"bG9jaw=="})", "POST", {{"grpc-timeout", "2S"}});
+  cluster_.advance(1s);
+  EXPECT_FALSE(lock.over);
+  cluster_.advance(2s);
+  EXPECT_EQ(lock.status, 504);
+  EXPECT_TRUE(lock.says(R"("message":"context deadline exceeded")")) << lock.body;
+  FakeHttp odd(cluster_, "/v3/kv/range", "{}", "POST", {{"grpc-timeout", "soon"}});
+  EXPECT_EQ(odd.status, 400);
+
+  for (int i = 0; i < 10; ++i) cluster_.put("big" + std::to_string(i), std::string(1'000'000, 'b'));
+  EXPECT_TRUE(ask("kv/range", R"({"key":"YmlnMA=="})").starts_with("200 "));
+  const std::string large = ask("kv/range", R"({"key":"AA==","range_end":"AA=="})");
+  EXPECT_TRUE(large.starts_with(R"(429 {"error":"the answer is too large for JSON)")) << large.substr(0, 100);
+  FakeHttp watch(cluster_, "/v3/watch", R"({"create_request":{"key":"AA==","range_end":"AA==","start_revision":"1"}})");
+  cluster_.advance(1s);
+
+  Cluster three(Cluster::Options{.servers = 3});
+  FakeHttp none(three, "/v3/kv/range", R"({"key":"YQ=="})", "POST", {{"grpc-metadata-hasleader", "true"}});
+  EXPECT_EQ(none.status, 503);
+  EXPECT_TRUE(none.says(R"("error":"etcdserver: no leader","code":14)")) << none.body;
+}
+
+}  // namespace
+}  // namespace conclave::api
