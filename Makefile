@@ -6,8 +6,10 @@ SEEDS ?= 1-60
 SECONDS_SIMULATED ?= 60
 
 ROUNDS ?= 5
+REQUESTS ?= 200000
+SEED ?= 1
 
-.PHONY: help setup build test demo compare sim soak bench fuzz asan tsan tidy format planted digests clean
+.PHONY: help setup build test demo compare sim soak bench fuzz asan tsan tidy format planted digests differential clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -78,6 +80,11 @@ planted: setup
 ## make digests   the same digests by g++ and clang, -O0 and -O2
 digests: setup
 	@tools/digests.sh
+
+## make differential  200,000 random requests to us and to Debian's etcd: REQUESTS=200000 SEED=1
+differential: build
+	@tests/differential/differential.py --conclave build/release/conclave --driver build/release/differential \
+	  --requests $(REQUESTS) --seed $(SEED)
 
 clean:
 	rm -rf build

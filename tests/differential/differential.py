@@ -1,0 +1,44 @@
+#!/usr/bin/python3
+"""One server of ours and one of Debian's etcd, both with their data in memory, and the same random requests to both.
+
+differential.py --conclave BINARY --driver BINARY [--requests N] [--seed N]
+Where there is no etcd it says so and ends with 77.
+"""
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "interop"))
+import cluster  # noqa: E402
+
+
+def find_etcd():
+    unpacked = pathlib.Path(__file__).resolve().parents[2] / "build/etcd/usr/bin/etcd"
+    return str(unpacked) if unpacked.exists() else "/usr/bin/etcd"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--conclave", required=True)
+    parser.add_argument("--driver", required=True)
+    parser.add_argument("--etcd", default=find_etcd(), help="etcd's server: installed, or unpacked by tools/setup.sh")
+    parser.add_argument("--requests", type=int, default=20000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    if not os.path.exists(options.etcd):
+        print(f"there is no {options.etcd}: install etcd-server")
+        return 77
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(prefix="conclave-differential-", dir=memory) as directory, \
+            cluster.Cluster("conclave", 1, options.conclave, directory=f"{directory}/conclave") as ours, \
+            cluster.Cluster("etcd", 1, options.etcd, directory=f"{directory}/etcd") as theirs:
+        return subprocess.run([options.driver, "--ports", str(ours.servers[0].client_port), str(theirs.servers[0].client_port),
+                               "--seed", str(options.seed), "--requests", str(options.requests)],
+                              preexec_fn=cluster.end_with_parent, timeout=3000, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
