@@ -418,8 +418,8 @@ TEST_F(ClusterTest, VersionMetricsAndNothingElse) {
         "etcd_server_version{server_version=\"3.6.0\"} 1", "etcd_server_id{server_id=\"1\"} 1",
         "etcd_debugging_mvcc_keys_total 1", "etcd_server_proposals_pending 0",
         "grpc_server_started_total{grpc_type=\"unary\",grpc_service=\"etcdserverpb.KV\",grpc_method=\"Put\"} 3",
-        "grpc_server_handled_total{grpc_code=\"InvalidArgument\",grpc_type=\"unary\",grpc_service=\"etcdserverpb.KV\","
-        "grpc_method=\"Put\"} 1",
+        ("grpc_server_handled_total{grpc_code=\"InvalidArgument\",grpc_type=\"unary\",grpc_service=\"etcdserverpb.KV\","
+         "grpc_method=\"Put\"} 1"),
         "conclave_watchers 0", "conclave_leases 0", "conclave_calls_open 0"}) {
     EXPECT_NE(metrics.body.find(line + "\n"), std::string::npos) << line << "\n" << metrics.body;
   }
