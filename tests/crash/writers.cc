@@ -69,7 +69,7 @@ struct Floor {
 
 class World {
  public:
-  World(std::vector<cli::Endpoint> endpoints, size_t clients) {
+  World(const std::vector<cli::Endpoint>& endpoints, size_t clients) {
     const auto run = static_cast<uint64_t>(to_nanoseconds(clock_.now()));
     prefix_ = fmt::format("crash/{:x}/", run);
     for (const cli::Endpoint& endpoint : endpoints) {
@@ -199,7 +199,7 @@ class World {
     read(std::make_shared<Progress>(Progress{.end = clock_.now() + kSilenceMax, .done = std::move(done)}));
   }
   template <class Progress>
-  void read(std::shared_ptr<Progress> progress) {
+  void read(const std::shared_ptr<Progress>& progress) {
     if (progress->endpoint == reading_.size()) {
       if (progress->answered > 0) {
         say(fmt::format("checked keys={} endpoints={} revision={}", records_.size(), progress->answered, revision_));
@@ -279,7 +279,7 @@ int run(int argc, char** argv) {
     fmt::print(stderr, "writers: {}\n", endpoints.error().message);
     return 64;
   }
-  World world(std::move(*endpoints), argc == 3 ? std::strtoul(argv[2], nullptr, 10) : 16);
+  World world(*endpoints, argc == 3 ? std::strtoul(argv[2], nullptr, 10) : 16);
   world.run();
   return 0;
 }
