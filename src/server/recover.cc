@@ -149,12 +149,13 @@ Result<RecoverPlan> plan_recovery(std::vector<Survivor> survivors) {
     }
   }
   // As elections compare logs; of equal ones the one of which more can be read.
-  std::ranges::stable_sort(survivors, [](const Survivor& a, const Survivor& b) {
+  std::ranges::sort(survivors, [](const Survivor& a, const Survivor& b) {
     const bool a_whole = a.readable == a.last.index;
     const bool b_whole = b.readable == b.last.index;
     if (a_whole != b_whole) return a_whole;
     if (a.last != b.last) return a.last > b.last;
-    return a.readable > b.readable;
+    if (a.readable != b.readable) return a.readable > b.readable;
+    return a.directory < b.directory;
   });
   RecoverPlan plan;
   const Survivor& best = survivors.front();
