@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--for", dest="duration", type=seconds, default=seconds("45m"))
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--suite", default="raft")
+    parser.add_argument("--suite", default="node")
     parser.add_argument("--seconds", type=int, default=120, help="simulated, per seed")
     arguments = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
