@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <queue>
 #include <unordered_map>
 #include <vector>
 
@@ -22,9 +21,8 @@ class LeaseClock {
   struct Options {
     // Leases ended a second: more would crowd out everything else (fault O4).
     uint64_t ends_per_second = 100'000;
-    // After a change of leader, when all that ended meanwhile is due at once (fault L3).
-    uint64_t ends_per_second_after_change = 20'000;
-    Duration after_change = std::chrono::seconds(30);
+    // Of those whose time began with this leader, since they all began at once (fault L3).
+    uint64_t inherited_ends_per_second = 20'000;
   };
 
   explicit LeaseClock(const Options& options) : options_(options) {}
@@ -35,9 +33,11 @@ class LeaseClock {
   void stop();
   [[nodiscard]] bool is_leading() const { return leading_; }
 
-  // The lease was granted, checkpointed or inherited with this much time to go.
-  void start(LeaseId id, int64_t remaining_ms, Instant now);
-  void end(LeaseId id) { leases_.erase(id); }
+  // The lease was granted or checkpointed with this much time to go; once more, it counts anew.
+  void start(LeaseId id, int64_t remaining_ms, Instant now) { start(id, remaining_ms, now, false); }
+  // It stood before this server led.
+  void inherit(LeaseId id, int64_t remaining_ms, Instant now) { start(id, remaining_ms, now, true); }
+  void end(LeaseId id);
 
   // A keep-alive arrived: the whole TTL from now. False if there is no such lease, or its end is already proposed: then
   // it must not be acknowledged.
@@ -51,32 +51,52 @@ class LeaseClock {
   // When take_due() may have something.
   [[nodiscard]] Instant next_deadline() const;
   [[nodiscard]] size_t size() const { return leases_.size(); }
+  // Of them, those whose end is not proposed.
+  [[nodiscard]] size_t waiting() const { return heap_.size(); }
   // Time to go, at least zero; nothing if unknown or proposed.
   [[nodiscard]] std::optional<int64_t> remaining_ms(LeaseId id, Instant now) const;
 
  private:
   struct State {
+    LeaseId id;
     Instant deadline;
-    bool proposed = false;
+    uint32_t place = kNoPlace;  // in heap_; none once its end is proposed
+    bool inherited = false;     // and not renewed since
   };
   struct Due {
-    Instant at;
-    LeaseId id;
-    // Earliest first; ties by id, so that every run ends leases in the same order.
-    bool operator<(const Due& other) const { return at != other.at ? at > other.at : id > other.id; }
+    Instant at;  // its deadline, or an earlier one: a renewal moves only the state, which is found out when it comes up
+    State* state;
   };
+  // So many ends a second, and a tenth of that at once: expiries come in rounds, not one by one.
+  struct Allowance {
+    uint64_t per_second = 0;
+    uint64_t thousandths = 0;  // of an end, allowed now
+    Instant refilled_at{};
+    void refill(Instant now);
+    [[nodiscard]] bool has_one() const;
+    void take_one();
+    [[nodiscard]] Instant next(Instant at) const;
+  };
+  static constexpr uint32_t kNoPlace = UINT32_MAX;
+
   [[nodiscard]] static Instant stretched(int64_t ttl_ms, Instant from);
-  void refill(Instant now);
+  [[nodiscard]] static bool is_before(const Due& a, const Due& b);
+  void start(LeaseId id, int64_t remaining_ms, Instant now, bool inherited);
+  void push(State& state);
+  void remove(State& state);
+  void put(size_t place, Due due);
+  void sift_up(size_t place, Due due);
+  void sift_down(size_t place, Due due);
 
   Options options_;
   bool leading_ = false;
-  Instant led_since_{};
-  // By id; never walked.
+  // By id; never walked. Its nodes stay where they are, so the heap points to them.
   std::unordered_map<LeaseId, State> leases_;
-  // One entry per lease or more: a renewal moves only the state, and the entry finds that out when it comes up.
-  std::priority_queue<Due> queue_;
-  Instant refilled_at_{};
-  uint64_t allowance_ = 0;  // ends allowed now, in thousandths
+  // Earliest first; ties by id, so that every run ends leases in the same order. One place per lease that is not
+  // proposed: what was granted and revoked leaves nothing behind.
+  std::vector<Due> heap_;
+  Allowance all_;
+  Allowance inherited_;
 };
 
 }  // namespace conclave::node

@@ -16,6 +16,17 @@ class LeaseClockTest : public testing::Test {
     clock.take_due(now, count_max, leases);
     return leases;
   }
+  // Ends all of them as fast as the clock lets; how long that took.
+  Duration end_all(size_t leases) {
+    const Instant begin = now;
+    size_t ended = 0;
+    while (ended < leases) {
+      now = std::max(now + microseconds(1), clock.next_deadline());
+      ended += due().size();
+    }
+    EXPECT_EQ(ended, leases);
+    return now - begin;
+  }
   LeaseClock clock{LeaseClock::Options{}};
   Instant now{seconds(1000)};
 };
@@ -71,20 +82,61 @@ TEST_F(LeaseClockTest, OnlyALeaderEndsLeases) {
 
 TEST_F(LeaseClockTest, ManyEndAtABoundedRate) {
   clock.lead(now);
-  constexpr size_t kLeases = 50'000;
+  constexpr size_t kLeases = 250'000;
   for (size_t i = 1; i <= kLeases; ++i) clock.start(LeaseId(static_cast<int64_t>(i)), 1'000, now);
   now += seconds(2);
-  // Just after a change of leader: 20,000 a second, a tenth of that at once.
-  size_t ended = due().size();
-  EXPECT_LE(ended, 2'000U);
-  const Instant begin = now;
-  while (ended < kLeases) {
-    now = std::max(now + microseconds(1), clock.next_deadline());
-    ended += due().size();
-  }
-  const Duration took = now - begin;
+  // 100,000 a second, a tenth of that at once.
+  const Duration took = end_all(kLeases);
   EXPECT_GE(took, milliseconds(2'300));
   EXPECT_LE(took, milliseconds(2'600));
+}
+
+TEST_F(LeaseClockTest, WhatANewLeaderInheritedEndsSlowerHoweverLongItsTime) {
+  clock.lead(now);
+  constexpr size_t kLeases = 50'000;
+  for (size_t i = 1; i <= kLeases; ++i) clock.inherit(LeaseId(static_cast<int64_t>(i)), 3'600'000, now);
+  now += seconds(3'700);
+  // 20,000 a second.
+  const Duration took = end_all(kLeases);
+  EXPECT_GE(took, milliseconds(2'300));
+  EXPECT_LE(took, milliseconds(2'600));
+}
+
+TEST_F(LeaseClockTest, OnceRenewedALeaseIsNotInheritedAnyMore) {
+  clock.lead(now);
+  constexpr size_t kLeases = 50'000;
+  for (size_t i = 1; i <= kLeases; ++i) {
+    clock.inherit(LeaseId(static_cast<int64_t>(i)), 10'000, now);
+    EXPECT_TRUE(clock.renew(LeaseId(static_cast<int64_t>(i)), 10'000, now));
+  }
+  now += seconds(20);
+  EXPECT_LE(end_all(kLeases), milliseconds(600));
+}
+
+// A client that grants and revokes long leases in a loop must not grow the leader.
+TEST_F(LeaseClockTest, WhatEndedLeavesNothingBehindAndTheOrderStands) {
+  clock.lead(now);
+  constexpr int64_t kLeases = 1'000;
+  // Deadlines in an order that is neither that of the ids nor its reverse.
+  for (int64_t i = 0; i < kLeases; ++i) clock.start(LeaseId(i), 1'000 + (i * 389) % kLeases, now);
+  for (int64_t i = 0; i < kLeases; i += 2) clock.end(LeaseId(i));
+  EXPECT_EQ(clock.size(), static_cast<size_t>(kLeases / 2));
+  EXPECT_EQ(clock.waiting(), clock.size());
+  int64_t last = 0;
+  size_t ended = 0;
+  while (clock.next_deadline() != kNever) {
+    now = std::max(now + microseconds(1), clock.next_deadline());
+    for (const LeaseId id : due()) {
+      EXPECT_EQ(id.value() % 2, 1);
+      const int64_t ttl = 1'000 + (id.value() * 389) % kLeases;
+      EXPECT_GE(ttl, last);
+      last = ttl;
+      ++ended;
+      clock.end(id);
+    }
+  }
+  EXPECT_EQ(ended, static_cast<size_t>(kLeases / 2));
+  EXPECT_EQ(clock.size(), 0U);
 }
 
 TEST_F(LeaseClockTest, TheLongestTtlDoesNotOverflow) {

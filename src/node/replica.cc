@@ -293,7 +293,7 @@ void Replica::walk_leases(Instant now) {
   // In the middle of a large command they are shown as before it, which would bring ended ones back.
   if (keyspace_->is_busy()) return;
   const std::vector<keyspace::LeaseInfo> leases = keyspace_->leases(*lease_walk_, kLeasesPerStep);
-  for (const keyspace::LeaseInfo& lease : leases) lease_clock_.start(lease.id, lease.remaining_ms, now);
+  for (const keyspace::LeaseInfo& lease : leases) lease_clock_.inherit(lease.id, lease.remaining_ms, now);
   if (leases.size() == kLeasesPerStep) {
     lease_walk_ = leases.back().id;
   } else {
