@@ -306,7 +306,8 @@ void RaftCluster::act_hostile() {
     const Result<raft::OwnedMessage> decoded = raft::OwnedMessage::decode(ByteView(learnt.frame).substr(1));
     ASSERT(decoded.has_value());
     raft::Message message = decoded->message();
-    make_hostile(message, random_);
+    std::vector<Entry> changed;
+    make_hostile(message, changed, random_);
     std::string frame(1, '\0');
     raft::encode(message, frame);
     ++result_.counts["hostile messages"];

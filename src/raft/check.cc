@@ -108,9 +108,11 @@ class MessageChecker {
       return Refusal::kUnexpected;
     }
     if (!chunk.mark.membership.invalid_reason().empty()) return Refusal::kBadMembershipEntry;
-    return number(place_ok(chunk.mark.last) && in_bounds(chunk.commit) && chunk.mark.last.index.value() > 0 &&
-                  chunk.mark.last.index <= chunk.commit && chunk.offset <= chunk.total &&
-                  chunk.bytes.size() <= chunk.total - chunk.offset);
+    const bool good = place_ok(chunk.mark.last) && in_bounds(chunk.commit) && chunk.mark.last.index.value() > 0 &&
+                      chunk.mark.last.term.value() > 0 && chunk.mark.last.index <= chunk.commit &&
+                      chunk.offset <= chunk.total && chunk.bytes.size() <= chunk.total - chunk.offset;
+    if (!good) return Refusal::kBadNumber;
+    return conflicts(chunk.mark.last) ? Refusal::kConflictsWithCommitted : Refusal::kNone;
   }
   Refusal operator()(const SnapshotReply& reply) const {
     if (!place_ok(reply.last)) return Refusal::kBadNumber;
@@ -191,11 +193,24 @@ class MessageChecker {
     for (size_t i = 0; i < entries.size(); ++i) {
       const Entry& entry = entries[i];
       if (entry.index > through || entry.index > log.last_index()) break;
-      if (entry.index <= log.start().index) continue;
+      // The start itself is compared: entries from before it on, unverified so far, go on from there or not at all.
+      if (entry.index < log.start().index) continue;
       const Term here = log.term_at(entry.index);
       if (here.value() != 0 && here != entry.term) return true;
     }
     return false;
+  }
+  // The leader whose entries are here up to `verified_`, in its own words.
+  [[nodiscard]] bool from_same_leader() const {
+    return header_.term == raft_.vote_.term && raft_.leader_ == header_.from;
+  }
+  // A snapshot of another log than the one that is committed here, or that the same leader told of before.
+  [[nodiscard]] bool conflicts(Position snapshot) const {
+    const Log& log = raft_.log_;
+    const LogIndex through = from_same_leader() ? std::max(raft_.commit_, raft_.verified_) : raft_.commit_;
+    if (snapshot.index < log.start().index || snapshot.index > std::min(through, log.last_index())) return false;
+    const Term here = log.term_at(snapshot.index);
+    return here.value() != 0 && here != snapshot.term;
   }
   [[nodiscard]] Refusal contradiction(const AppendRequest& request) const {
     if (header_.term < raft_.vote_.term) return Refusal::kNone;  // will be told so
@@ -206,8 +221,7 @@ class MessageChecker {
     if (comparable && prev.index <= known && !log.matches(prev)) return Refusal::kConflictsWithCommitted;
     if (prev.index >= log.start().index && !log.matches(prev)) return Refusal::kNone;  // will be told where it may
     // Nor may a leader take back what it said in this term (leader append-only, dissertation 3.5).
-    const bool same_leader = header_.term == raft_.vote_.term && raft_.leader_ == header_.from;
-    return conflicts(request.entries, same_leader ? std::max(known, raft_.verified_) : known)
+    return conflicts(request.entries, from_same_leader() ? std::max(known, raft_.verified_) : known)
                ? Refusal::kConflictsWithCommitted
                : Refusal::kNone;
   }

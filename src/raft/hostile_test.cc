@@ -158,18 +158,106 @@ TEST_F(HostileTest, SnapshotsThatCannotBe) {
   expect_refused(from_leader(bad), Refusal::kUnexpected);
 }
 
+// What lies before the log's start is not compared; the start is. Entries of another log must not go on behind it.
+TEST_F(HostileTest, EntriesThatPassTheLogsStartWithAnotherTerm) {
+  cluster.elect(3);
+  for (const char* command : {"d", "e"}) cluster.propose(3, command);
+  cluster.deliver_all();
+  cluster.snapshot(2, 0);
+  const Position start = cluster.raft(2).log().start();
+  ASSERT_EQ(start, last());
+  ASSERT_EQ(start.term, Term(2));
+  std::vector<Entry> entries;
+  for (LogIndex index = start.index.prev(); index <= start.index.next(); index = index.next()) {
+    entries.push_back({.index = index, .term = Term(1), .type = EntryType::kCommand});
+  }
+  Message message = from_leader(
+      AppendRequest{.prev = {.term = Term(1), .index = start.index.prev().prev()}, .entries = EntrySlices(entries)});
+  message.header.from = NodeId(3);
+  message.header.term = Term(2);
+  expect_refused(message, Refusal::kConflictsWithCommitted);
+}
+
+// A leader's snapshot cannot be of another log than what it appended itself.
+TEST_F(HostileTest, ASnapshotThatContradictsItsLeadersEntries) {
+  SnapshotChunk chunk{.mark = {.last = last(), .membership = cluster.raft(1).membership()},
+                      .commit = last().index,
+                      .offset = 0,
+                      .total = 4,
+                      .bytes = "abcd"};
+  chunk.mark.last.term = Term(0);
+  expect_refused(from_leader(chunk), Refusal::kBadNumber);
+  // Appended by the leader of term 2, and not committed as far as this server knows.
+  cluster.elect(3);
+  cluster.set_filter([](const Message& message) { return message.header.to == NodeId(3); });
+  cluster.propose(3, "d");
+  cluster.deliver_all();
+  ASSERT_GT(last().index, cluster.raft(2).status().commit);
+  ASSERT_EQ(last().term, Term(2));
+  chunk.mark.last = {.term = Term(1), .index = last().index};
+  chunk.commit = last().index;
+  Message message = from_leader(chunk);
+  message.header.from = NodeId(3);
+  message.header.term = Term(2);
+  expect_refused(message, Refusal::kConflictsWithCommitted);
+}
+
+// A message that was on its way while its sender took a new identity does not bring the old one back.
+TEST_F(HostileTest, AnIdentityIsNotTakenBackWithinALife) {
+  auto hello = [](uint64_t incarnation) {
+    return Message{.header = {.group = GroupId(7),
+                              .from = NodeId(3),
+                              .to = NodeId(1),
+                              .term = Term(1),
+                              .boot = Boot(5),
+                              .to_boot = Boot(1),
+                              .incarnation = Incarnation(incarnation),
+                              .proven = incarnation == 5},
+                   .body = Hello{}};
+  };
+  auto peer = [&] { return *std::ranges::find(cluster.raft(1).peers(), NodeId(3), &Peer::id); };
+  cluster.step(1, Receive{.message = hello(1)});
+  EXPECT_EQ(peer().incarnation, Incarnation(1));
+  EXPECT_FALSE(peer().proven);
+  cluster.step(1, Receive{.message = hello(5)});
+  EXPECT_EQ(peer().incarnation, Incarnation(5));
+  cluster.step(1, Receive{.message = hello(1)});
+  EXPECT_EQ(peer().incarnation, Incarnation(5));
+  EXPECT_TRUE(peer().proven);
+}
+
 // Well-formed messages with numbers drawn at random around the true ones, from every member: whatever they say, no
 // server fails, its own state stays sound, and what was refused changed nothing.
 TEST(HostileFuzz, RandomBelievableMessages) {
   Random random(11);
   std::map<Refusal, int> reasons;
   int accepted = 0;
-  for (int round = 0; round < 300; ++round) {
+  int pulls = 0;
+  for (int round = 0; round < 600; ++round) {
     Cluster cluster(3);
     cluster.elect(1);
     for (const char* command : {"a", "b", "c", "d"}) cluster.propose(1, command);
     cluster.deliver_all();
-    auto number = [&] { return random.chance(1, 20) ? random.next() : random.below(8); };
+    if (round % 3 == 1) {
+      // Logs that begin behind a snapshot, with something uncommitted on the second server.
+      for (uint64_t id = 1; id <= 3; ++id) cluster.snapshot(id, random.below(2));
+      if (random.coin()) {
+        cluster.isolate(1);
+        cluster.stop_disk(3);
+        cluster.propose(1, "e");
+        cluster.deliver_all();
+      }
+    } else if (round % 3 == 2) {
+      // A hole, and its repair under way.
+      cluster.set_filter([](const Message& message) {
+        return std::holds_alternative<PullReply>(message.body) || std::holds_alternative<AppendRequest>(message.body);
+      });
+      cluster.crash(2);
+      cluster.restart(2, {LogIndex(2), LogIndex(3)}, random.coin());
+      cluster.advance(std::chrono::milliseconds(300));
+      pulls += cluster.raft(2).status().has_gap ? 1 : 0;
+    }
+    auto number = [&] { return random.chance(1, 20) ? random.next() : random.below(10); };
     auto place = [&] { return Position{.term = Term(random.below(3)), .index = LogIndex(number())}; };
     for (int i = 0; i < 200; ++i) {
       const uint64_t to = random.between(1, 3);
@@ -246,7 +334,7 @@ TEST(HostileFuzz, RandomBelievableMessages) {
                                        .from = NodeId(claimed),
                                        .to = NodeId(to),
                                        .term = Term(number()),
-                                       .boot = Boot(random.chance(1, 10) ? number() : 1),
+                                       .boot = Boot(random.chance(1, 10) ? number() : random.between(uint64_t{1}, 2)),
                                        .to_boot = Boot(random.below(3)),
                                        .incarnation = Incarnation(random.below(3)),
                                        .proven = random.coin()},
@@ -264,7 +352,8 @@ TEST(HostileFuzz, RandomBelievableMessages) {
       ASSERT_EQ(violation, "") << "round " << round << ": " << describe(message);
     }
   }
-  EXPECT_GT(accepted, 5000);
+  EXPECT_GT(accepted, 10'000);
+  EXPECT_EQ(pulls, 200);
   EXPECT_GE(reasons.size(), 8U) << "too few kinds of refusal reached";
 }
 

@@ -422,6 +422,8 @@ void Raft::note_sender(const Header& header) {
     // Another life: nothing the old one acknowledged as this leader's follower is relied on any more, and a link that
     // carried messages of the old one carries no hint about the new one.
     peer->boot = header.boot;
+    peer->incarnation = Incarnation();
+    peer->proven = false;
     peer->hello_answered = false;
     peer->match = LogIndex();
     peer->flow = Peer::Flow::kProbe;
@@ -437,8 +439,13 @@ void Raft::note_sender(const Header& header) {
       retry_election_soon();
     }
   }
-  peer->incarnation = header.incarnation;
-  peer->proven = header.proven;
+  // Within one life an identity is only ever replaced by a later one, and once proven stays so: a message that was on
+  // its way meanwhile says neither anew.
+  if (header.incarnation > peer->incarnation) {
+    peer->incarnation = header.incarnation;
+    peer->proven = false;
+  }
+  if (header.incarnation == peer->incarnation) peer->proven = peer->proven || header.proven;
   // The term in a header is durable at its sender, also under an identity it has lost since.
   const Incarnation identity = std::max(header.incarnation, peer->floor.incarnation);
   note_floor(*peer,

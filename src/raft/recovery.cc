@@ -313,6 +313,7 @@ void Raft::install(const SnapshotMark& mark) {
     log_.start_after(mark.last);
     configurations_.clear();
     configurations_.push_back({.index = index, .membership = mark.membership});
+    verified_ = index;  // what was verified beyond it went with the log
     out.discard_log = true;
   }
   snapshot_before_ = SnapshotMark();
