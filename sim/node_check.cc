@@ -7,6 +7,7 @@
 #include "base/mark.h"
 #include "etcd/rpc.pb.h"
 #include "keyspace/command.h"
+#include "keyspace/interface.h"
 
 namespace conclave::sim {
 namespace {
@@ -93,26 +94,33 @@ void NodeCheck::note_applied(uint64_t server, Instant now, const Entry& entry, k
     violate(fmt::format("entry {} is no command", entry.index));
     return;
   }
-  const keyspace::Reply& reply = keyspace.reply();
-  if (command.header.kind == keyspace::CommandKind::kPut && reply.error == keyspace::ErrorId::kNone) {
-    etcdserverpb::PutRequest put;
-    if (!put.ParseFromArray(command.body.data(), static_cast<int>(command.body.size()))) {
-      violate(fmt::format("entry {} is no put", entry.index));
-      return;
+  const int64_t revision = keyspace.revision().value();
+  compacted_ = keyspace.compacted();
+  keyspace::applied_of(keyspace).events([&](const keyspace::Version& version) {
+    Event event{.key = std::string(version.key->bytes()), .is_put = !version.is_tombstone()};
+    if (event.is_put) {
+      event.value = std::string(version.value());
+      const auto [known, once] = revision_of_.emplace(event.value, version.mod);
+      if (!once) {
+        violate(fmt::format("'{}' was written twice: at revision {} and {}", event.value, known->second, version.mod));
+      }
     }
-    const int64_t revision = reply.revision.value();
-    if (!revision_of_.emplace(put.value(), revision).second) {
-      violate(fmt::format("'{}' was written twice: at revision {} and {}", put.value(), revision_of_[put.value()],
-                          revision));
-    }
-    writes_[revision] = {.key = put.key(), .value = put.value()};
+    events_[version.mod].push_back(std::move(event));
+  });
+  if (!events_.empty() && events_.rbegin()->first > revision) {
+    violate(fmt::format("entry {} has events after the revision {} it led to", entry.index, revision));
   }
-  if (command.header.kind == keyspace::CommandKind::kLeaseExpire) {
-    for (const LeaseId lease : keyspace.effects().leases_ended) {
-      ended_[lease] = now;
-      check_ended(lease);
-    }
+  const keyspace::KeyspaceView view(keyspace);
+  for (const LeaseId lease : keyspace.effects().leases_ended) {
+    if (view.get(leased_key(lease))) violate(fmt::format("lease {} ended and left a key behind", lease));
+    if (command.header.kind != keyspace::CommandKind::kLeaseExpire) continue;
+    ended_[lease] = now;
+    check_ended(lease);
   }
+}
+
+std::string NodeCheck::leased_key(LeaseId lease) {
+  return fmt::format("lease{}", lease);
 }
 
 // The holder's clock may be slow by one per cent: it trusts the lease for a hundredth longer.
@@ -133,48 +141,98 @@ void NodeCheck::note_trusted(LeaseId lease, Instant sent, Duration ttl) {
   check_ended(lease);
 }
 
-void NodeCheck::note_event(const std::string& watcher, int64_t& last, int64_t revision, bool is_put,
-                           const std::string& key, const std::string& value) {
-  if (revision != last && revision != last + 1) {
-    violate(fmt::format("watcher {} got revision {} after {}", watcher, revision, last));
-    return;
-  }
-  last = revision;
-  const auto write = writes_.find(revision);
-  const bool known = write != writes_.end();
-  if (is_put != known || (is_put && (write->second.key != key || write->second.value != value))) {
-    violate(fmt::format("watcher {} got '{}' = '{}' at revision {}, which is not what was written there", watcher, key,
-                        value, revision));
+void NodeCheck::note_gone(LeaseId lease, Instant now) {
+  const auto trust = trust_.find(lease);
+  if (options_.clocks_lie || trust == trust_.end() || ended_.contains(lease)) return;
+  // Its end is proposed when it is due, so not before its holder's trust is over.
+  const Instant until = trust->second.sent + trust->second.ttl;
+  if (now < until) {
+    violate(fmt::format("the holder of lease {} was told that it is gone, {} us before it may end", lease,
+                        (until - now).count() / 1000));
   }
 }
 
+void NodeCheck::note_event(const std::string& watcher, Place& place, int64_t revision, const Event& event) {
+  if (revision != place.revision) {
+    // All of the revision before, and no revision with events left out between.
+    const auto before = events_.find(place.revision);
+    const size_t of_it = before == events_.end() ? 0 : before->second.size();
+    const auto next = events_.upper_bound(place.revision);
+    if (revision < place.revision || (place.events != 0 && place.events != of_it) || next == events_.end() ||
+        next->first != revision) {
+      violate(fmt::format("watcher {} got revision {} after event {} of revision {}", watcher, revision, place.events,
+                          place.revision));
+      return;
+    }
+    place = {.revision = revision};
+  }
+  const auto written = events_.find(revision);
+  if (written == events_.end() || place.events >= written->second.size() || written->second[place.events] != event) {
+    violate(fmt::format("watcher {} got '{}' = '{}' as event {} of revision {}, which is not what happened", watcher,
+                        event.key, event.value, place.events, revision));
+    return;
+  }
+  ++place.events;
+}
+
+void NodeCheck::note_compacted(const std::string& watcher, Place& place, int64_t revision) {
+  if (revision > compacted_ || revision <= place.revision) {
+    violate(fmt::format("watcher {} after revision {} was told that all before {} is compacted, and it is {}", watcher,
+                        place.revision, revision, compacted_));
+  }
+  place = {.revision = revision - 1};
+}
+
 std::string NodeCheck::judge(const std::vector<NodeOperation>& operations) const {
+  using Kind = NodeOperation::Kind;
+  // The states of each key: the revision it changed at, and its value if it was put.
+  std::map<std::string, std::vector<std::pair<int64_t, const Event*>>> by_key;
+  for (const auto& [revision, events] : events_) {
+    for (const Event& event : events) by_key[event.key].emplace_back(revision, &event);
+  }
   std::vector<const NodeOperation*> done;
   for (const NodeOperation& operation : operations) {
-    const auto written = revision_of_.find(operation.value);
-    if (operation.outcome == NodeOutcome::kRefused && !operation.is_read && written != revision_of_.end()) {
+    const bool writes = operation.kind == Kind::kPut || operation.kind == Kind::kSwap;
+    const auto written = writes ? revision_of_.find(operation.value) : revision_of_.end();
+    const bool is_written = written != revision_of_.end();
+    if (operation.outcome == NodeOutcome::kRefused && is_written) {
       return fmt::format("'{}' was refused and is written at revision {}", operation.value, written->second);
     }
     if (operation.outcome != NodeOutcome::kDone) continue;
-    if (!operation.is_read && (written == revision_of_.end() || written->second != operation.revision)) {
+    if (writes && operation.changed && (!is_written || written->second != operation.revision)) {
       return fmt::format("'{}' was acknowledged at revision {} and is not there", operation.value, operation.revision);
+    }
+    if (operation.kind == Kind::kSwap && !operation.changed && is_written) {
+      return fmt::format("'{}' was not to be written, and is at revision {}", operation.value, written->second);
     }
     done.push_back(&operation);
   }
-  // What a read showed is the key's state at the revision it names.
-  std::map<std::string, std::vector<std::pair<int64_t, const std::string*>>> by_key;
-  for (const auto& [revision, write] : writes_) by_key[write.key].emplace_back(revision, &write.value);
+  // What was shown of a key is its state at the revision named; what a swap or delete did follows from the state
+  // before.
   for (const NodeOperation* operation : done) {
-    if (!operation->is_read) continue;
-    const auto& versions = by_key[operation->key];
-    const auto after =
-        std::ranges::upper_bound(versions, operation->revision, {}, [](const auto& one) { return one.first; });
-    const bool exists = after != versions.begin();
+    if (operation->kind == Kind::kPut) continue;
+    const auto& states = by_key[operation->key];
+    const int64_t at = operation->changed ? operation->revision - 1 : operation->revision;
+    const auto after = std::ranges::upper_bound(states, at, {}, [](const auto& one) { return one.first; });
+    const bool exists = after != states.begin() && std::prev(after)->second->is_put;
     const int64_t revision = exists ? std::prev(after)->first : 0;
-    const std::string value = exists ? *std::prev(after)->second : std::string();
-    if (revision != operation->mod_revision || value != operation->value) {
-      return fmt::format("a read of '{}' at revision {} gave '{}' of {}, and it was '{}' of {}", operation->key,
-                         operation->revision, operation->value, operation->mod_revision, value, revision);
+    const std::string value = exists ? std::prev(after)->second->value : std::string();
+    const std::string was = fmt::format("'{}' of revision {}", value, revision);
+    const bool reads = operation->kind == Kind::kGet || (operation->kind == Kind::kSwap && !operation->changed);
+    if (reads && (revision != operation->mod_revision || value != operation->read)) {
+      return fmt::format("a read of '{}' at revision {} gave '{}' of {}, and it was {}", operation->key,
+                         operation->revision, operation->read, operation->mod_revision, was);
+    }
+    if (operation->kind == Kind::kSwap && operation->changed != (revision == operation->expected)) {
+      return fmt::format("a swap of '{}' that expected revision {} {} at revision {}, and before it was {}",
+                         operation->key, operation->expected, operation->changed ? "wrote" : "did not write",
+                         operation->revision, was);
+    }
+    if (operation->kind != Kind::kDelete) continue;
+    const bool deletes = after != states.end() && after->first == operation->revision && !after->second->is_put;
+    if (operation->changed ? !exists || !deletes : exists) {
+      return fmt::format("a delete of '{}' said {} at revision {}, and before it was {}", operation->key,
+                         operation->changed ? "deleted" : "nothing there", operation->revision, was);
     }
   }
   // Real time: whoever is called after another's answer sees at least its revision.
@@ -187,9 +245,9 @@ std::string NodeCheck::judge(const std::vector<NodeOperation>& operations) const
     for (; returned < by_return.size() && by_return[returned]->returned < operation->called; ++returned) {
       newest = std::max(newest, by_return[returned]->revision);
     }
-    if (operation->revision < newest || (!operation->is_read && operation->revision == newest)) {
+    if (operation->revision < newest || (operation->changed && operation->revision == newest)) {
       return fmt::format("{} of '{}' came after revision {} was shown and is of {}",
-                         operation->is_read ? "a read" : "a write", operation->key, newest, operation->revision);
+                         operation->changed ? "a write" : "a read", operation->key, newest, operation->revision);
     }
   }
   return {};

@@ -29,15 +29,21 @@ enum class NodeOutcome : uint8_t {
   kRefused,  // known never to take effect
 };
 
+// What a client asked for. A swap is a transaction: a put if the key's newest revision is the expected one, otherwise
+// it reads the key.
 struct NodeOperation {
-  bool is_read = false;
+  enum class Kind : uint8_t { kGet, kPut, kSwap, kDelete } kind = Kind::kGet;
   std::string key;
-  std::string value;  // written; or read, empty if there is no such key
+  std::string value;     // written
+  int64_t expected = 0;  // by a swap
   Instant called{};
   Instant returned{};
   NodeOutcome outcome = NodeOutcome::kUnknown;
-  int64_t revision = 0;      // of the answer's header; of a write done: its own
-  int64_t mod_revision = 0;  // of the key read
+  int64_t revision = 0;  // of the answer's header; of what changed something: its own
+  bool changed = false;  // a put, a swap that found what it expected, a delete of a key that was there
+  // Read by a get, or by a swap that changed nothing; empty and zero if there is no such key.
+  std::string read;
+  int64_t mod_revision = 0;
 };
 
 class NodeCheck {
@@ -77,22 +83,34 @@ class NodeCheck {
 
   // A holder counts on its lease for `ttl` from `sent`, since the answer to what it sent then has arrived.
   void note_trusted(LeaseId lease, Instant sent, Duration ttl);
+  // A holder was told that its lease is gone.
+  void note_gone(LeaseId lease, Instant now);
 
-  // An event as a watcher of all keys got it; `last` is the newest revision it had before, and is moved on. The watcher
-  // asked for everything from last + 1 on.
-  void note_event(const std::string& watcher, int64_t& last, int64_t revision, bool is_put, const std::string& key,
-                  const std::string& value);
+  // A change of one key, the n-th of its revision.
+  struct Event {
+    std::string key;
+    std::string value;  // put; a deletion has none
+    bool is_put = false;
+    friend bool operator==(const Event&, const Event&) = default;
+  };
+  // How far a watcher of all keys has come: to the end of a revision, or to some event of it.
+  struct Place {
+    int64_t revision = 1;  // that of an empty keyspace
+    size_t events = 0;     // had of it
+  };
+  // The next event as the watcher got it; `place` is moved on. The watcher asked for everything after `place`.
+  void note_event(const std::string& watcher, Place& place, int64_t revision, const Event& event);
+  // A watcher was told that it must begin at this revision, since all before is compacted.
+  void note_compacted(const std::string& watcher, Place& place, int64_t revision);
 
   // Of the whole history; at the end.
   [[nodiscard]] std::string judge(const std::vector<NodeOperation>& operations) const;
+  // The key that a holder keeps on its lease.
+  [[nodiscard]] static std::string leased_key(LeaseId lease);
   [[nodiscard]] uint64_t entries_applied() const { return digests_.size(); }
   [[nodiscard]] uint64_t leases_expired() const { return ended_.size(); }
 
  private:
-  struct Write {
-    std::string key;
-    std::string value;
-  };
   struct Trust {
     Instant sent{};
     Duration ttl{};
@@ -112,7 +130,8 @@ class NodeCheck {
   bool silent_loss_ = false;
   std::map<uint64_t, Disk> disks_;
   std::map<LogIndex, uint64_t> digests_;
-  std::map<int64_t, Write> writes_;             // by revision: puts
+  std::map<int64_t, std::vector<Event>> events_;  // by revision, all there ever were
+  int64_t compacted_ = 0;
   std::map<std::string, int64_t> revision_of_;  // by value
   std::map<LeaseId, Trust> trust_;
   std::map<LeaseId, Instant> ended_;  // by expiry: when a server first applied it

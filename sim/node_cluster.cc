@@ -37,7 +37,13 @@ class NodeCluster::Watcher final : public WatchSink {
     }
     server_ = node;
     attached_ = true;
-    server->watch(*this, last_ + 1);
+    // In the middle of a revision: from its beginning, and what was had of it comes again.
+    if (place_.events == 0) {
+      server->watch(*this, place_.revision + 1);
+    } else {
+      place_.events = 0;
+      server->watch(*this, place_.revision);
+    }
   }
   void on_response(const keyspace::WatchResponse& response) override {
     etcdserverpb::WatchResponse decoded;
@@ -45,14 +51,21 @@ class NodeCluster::Watcher final : public WatchSink {
       cluster_.check_.violate("a watch response cannot be parsed");
       return;
     }
+    if (decoded.canceled() && decoded.compact_revision() > 0) {
+      ++cluster_.result_.counts["watches begun again after a compaction"];
+      cluster_.check_.note_compacted(name_, place_, decoded.compact_revision());
+      // Not from within the server's turn.
+      cluster_.world_.scheduler().schedule(cluster_.world_.now(), [this] { move(); });
+      return;
+    }
     if (decoded.canceled()) {
-      // Compacted: nobody compacts here.
       cluster_.check_.violate(fmt::format("watcher {} was canceled: {}", name_, decoded.cancel_reason()));
       return;
     }
     for (const mvccpb::Event& event : decoded.events()) {
-      cluster_.check_.note_event(name_, last_, event.kv().mod_revision(), event.type() == mvccpb::Event::PUT,
-                                 event.kv().key(), event.kv().value());
+      cluster_.check_.note_event(
+          name_, place_, event.kv().mod_revision(),
+          {.key = event.kv().key(), .value = event.kv().value(), .is_put = event.type() == mvccpb::Event::PUT});
     }
   }
   void on_watch_lost() override {
@@ -66,7 +79,8 @@ class NodeCluster::Watcher final : public WatchSink {
     if (server != nullptr) server->unwatch(*this);
     on_watch_lost();
   }
-  [[nodiscard]] int64_t last() const { return last_; }
+  // The newest revision had.
+  [[nodiscard]] int64_t last() const { return place_.revision; }
   [[nodiscard]] size_t server() const { return server_; }
 
  private:
@@ -76,7 +90,7 @@ class NodeCluster::Watcher final : public WatchSink {
   }
   NodeCluster& cluster_;
   const std::string name_;
-  int64_t last_ = 1;  // the revision of an empty keyspace
+  NodeCheck::Place place_;
   size_t server_ = 0;
   bool attached_ = false;
   bool planned_ = false;
@@ -197,10 +211,16 @@ void NodeCluster::begin_operation(size_t at) {
   Client& client = clients_[at];
   if (!core_.empty() && client.done_since_heal >= kLastOperations) return;
   if (!world_.is_running(client.server) || (!core_.empty() && !core_[client.server])) client.server = pick_server();
-  NodeOperation operation{.is_read = random_.chance(knobs_.read_percent, 100),
-                          .key = fmt::format("key{}", random_.below(knobs_.keys)),
-                          .called = world_.now()};
-  if (!operation.is_read) {
+  using Kind = NodeOperation::Kind;
+  NodeOperation operation{.key = fmt::format("key{}", random_.below(knobs_.keys)), .called = world_.now()};
+  if (!random_.chance(knobs_.read_percent, 100)) {
+    const uint64_t draw = random_.below(100);
+    operation.kind = draw < knobs_.swap_percent                           ? Kind::kSwap
+                     : draw < knobs_.swap_percent + knobs_.delete_percent ? Kind::kDelete
+                                                                          : Kind::kPut;
+  }
+  if (operation.kind == Kind::kSwap) operation.expected = client.seen[operation.key];
+  if (operation.kind == Kind::kPut || operation.kind == Kind::kSwap) {
     operation.value = fmt::format("{}", ++values_);
     operation.value.resize(std::max(operation.value.size(), knobs_.value_bytes), ' ');
   }
@@ -210,10 +230,19 @@ void NodeCluster::begin_operation(size_t at) {
   auto done =
       reply_to([this, at, index = client.operation](const NodeAnswer& answer) { take_answer(at, index, answer); });
   call(client.server, [operation, done](NodeServer& server) {
-    if (operation.is_read) {
-      server.get(operation.key, done);
-    } else {
-      server.put(operation.key, operation.value, done);
+    switch (operation.kind) {
+      case NodeOperation::Kind::kGet:
+        server.get(operation.key, done);
+        return;
+      case NodeOperation::Kind::kPut:
+        server.put(operation.key, operation.value, LeaseId(), done);
+        return;
+      case NodeOperation::Kind::kSwap:
+        server.swap(operation.key, operation.expected, operation.value, done);
+        return;
+      case NodeOperation::Kind::kDelete:
+        server.erase(operation.key, done);
+        return;
     }
   });
   world_.scheduler().schedule(world_.now() + knobs_.operation_timeout, [this, at, index = client.operation] {
@@ -232,12 +261,15 @@ void NodeCluster::take_answer(size_t at, size_t index, const NodeAnswer& answer)
     operation.outcome = answer.outcome;
     operation.returned = world_.now();
     operation.revision = answer.revision;
-    if (operation.is_read) {
-      operation.value = answer.value;
-      operation.mod_revision = answer.mod_revision;
-    }
+    operation.changed = answer.changed;
+    operation.read = answer.value;
+    operation.mod_revision = answer.mod_revision;
     if (answer.error != keyspace::ErrorId::kNone) {
-      check_.violate(fmt::format("a put was refused: {}", keyspace::error_text(answer.error)));
+      check_.violate(fmt::format("an operation was refused: {}", keyspace::error_text(answer.error)));
+    }
+    if (operation.outcome == NodeOutcome::kDone) {
+      const bool gone = operation.kind == NodeOperation::Kind::kDelete;
+      client.seen[operation.key] = gone ? 0 : operation.changed ? operation.revision : operation.mod_revision;
     }
   }
   if (late) return;
@@ -305,7 +337,12 @@ void NodeCluster::take_lease_answer(size_t at, uint64_t asked, bool grants, cons
   if (holder.asked != asked || !holder.lease.is_set() || answer.outcome != NodeOutcome::kDone) return;
   if (grants) {
     if (answer.error != keyspace::ErrorId::kNone) return;
+    // What a lease is for. It may have ended meanwhile.
+    call(holder.server, [lease = holder.lease, value = fmt::format("{}", ++values_)](NodeServer& server) {
+      server.put(NodeCheck::leased_key(lease), value, lease, [](const NodeAnswer&) {});
+    });
   } else if (answer.ttl_ms == 0) {
+    check_.note_gone(holder.lease, world_.now());
     holder.lease = LeaseId();  // gone
     return;
   } else if (answer.ttl_ms != to_milliseconds(holder.ttl)) {
@@ -332,6 +369,15 @@ void NodeCluster::administer() {
   if (random_.chance(knobs_.membership_per_thousand, 1000)) {
     const size_t leads = leader();
     if (leads != SIZE_MAX && !world_.machine(leads).gate.is_frozen()) change_membership(*machines_[leads].server);
+  }
+  if (random_.chance(knobs_.compact_per_thousand, 1000)) {
+    // At what some client has seen, or what nobody wrote yet, which is refused.
+    const Client& client = clients_[random_.below(clients_.size())];
+    int64_t revision = 0;
+    for (const auto& [key, seen] : client.seen) revision = std::max(revision, seen);
+    revision += random_.chance(1, 16) ? 1000 : 0;
+    ++result_.counts["compactions asked"];
+    call(pick_server(), [revision](NodeServer& server) { server.compact(revision, [](const NodeAnswer&) {}); });
   }
   if (random_.chance(1, 8) && !watchers_.empty()) watchers_[random_.below(watchers_.size())]->move();
   world_.scheduler().schedule(world_.now() + random_.exponential(kAdministerMean), [this] { administer(); });

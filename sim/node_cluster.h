@@ -3,6 +3,7 @@
 // done.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -51,7 +52,8 @@ class NodeCluster final : public Host {
     size_t server = 0;
     size_t operation = SIZE_MAX;  // under way
     uint64_t done_since_heal = 0;
-    int refusals = 0;  // in a row
+    int refusals = 0;                     // in a row
+    std::map<std::string, int64_t> seen;  // newest revision of each key, as far as it knows
   };
   // Grants a lease, keeps it alive for a while, then lets it end or revokes it; and again.
   struct Holder {

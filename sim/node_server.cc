@@ -295,17 +295,44 @@ void NodeServer::answer(node::Ticket ticket, const NodeAnswer& answer) {
   request.mapped().done(answer);
 }
 
-void NodeServer::write(const keyspace::CommandHeader& header, const std::string& body, Done done) {
+void NodeServer::write(const keyspace::CommandHeader& header, const std::string& body, Done done, Request::Kind kind) {
   if (dead_ || replica_ == nullptr) return;
-  const node::Ticket ticket = ask({.done = std::move(done)});
+  const node::Ticket ticket = ask({.kind = kind, .done = std::move(done)});
   replica_->write(now(), ticket, header, body);
 }
 
-void NodeServer::put(const std::string& key, const std::string& value, Done done) {
+void NodeServer::put(const std::string& key, const std::string& value, LeaseId lease, Done done) {
   etcdserverpb::PutRequest request;
   request.set_key(key);
   request.set_value(value);
+  request.set_lease(lease.value());
   write({.kind = keyspace::CommandKind::kPut}, request.SerializeAsString(), std::move(done));
+}
+
+void NodeServer::swap(const std::string& key, int64_t expected, const std::string& value, Done done) {
+  etcdserverpb::TxnRequest request;
+  etcdserverpb::Compare& compare = *request.add_compare();
+  compare.set_target(etcdserverpb::Compare::MOD);
+  compare.set_key(key);
+  compare.set_mod_revision(expected);
+  etcdserverpb::PutRequest& put = *request.add_success()->mutable_request_put();
+  put.set_key(key);
+  put.set_value(value);
+  request.add_failure()->mutable_request_range()->set_key(key);
+  write({.kind = keyspace::CommandKind::kTxn}, request.SerializeAsString(), std::move(done), Request::Kind::kSwap);
+}
+
+void NodeServer::erase(const std::string& key, Done done) {
+  etcdserverpb::DeleteRangeRequest request;
+  request.set_key(key);
+  write({.kind = keyspace::CommandKind::kDeleteRange}, request.SerializeAsString(), std::move(done),
+        Request::Kind::kDelete);
+}
+
+void NodeServer::compact(int64_t revision, Done done) {
+  etcdserverpb::CompactionRequest request;
+  request.set_revision(revision);
+  write({.kind = keyspace::CommandKind::kCompact}, request.SerializeAsString(), std::move(done));
 }
 
 void NodeServer::grant(LeaseId lease, Duration ttl, Done done) {
@@ -346,7 +373,27 @@ raft::Refusal NodeServer::change_membership(const Membership& target) {
 }
 
 void NodeServer::on_write_applied(node::Ticket ticket, const keyspace::Reply& reply) {
-  answer(ticket, {.outcome = NodeOutcome::kDone, .revision = reply.revision.value(), .error = reply.error});
+  NodeAnswer done{.outcome = NodeOutcome::kDone, .revision = reply.revision.value(), .error = reply.error};
+  const auto request = requests_.find(ticket);
+  const Request::Kind kind = request == requests_.end() ? Request::Kind::kWrite : request->second.kind;
+  if (reply.error != keyspace::ErrorId::kNone || kind == Request::Kind::kWrite) {
+    done.changed = reply.error == keyspace::ErrorId::kNone;
+  } else if (kind == Request::Kind::kDelete) {
+    etcdserverpb::DeleteRangeResponse response;
+    if (!response.ParseFromString(reply.body)) check_.violate("the answer to a delete cannot be parsed");
+    done.changed = response.deleted() == 1;
+  } else {
+    etcdserverpb::TxnResponse response;
+    if (!response.ParseFromString(reply.body) || response.responses_size() != 1) {
+      check_.violate("the answer to a swap cannot be parsed");
+    } else if (response.succeeded()) {
+      done.changed = true;
+    } else if (const auto& range = response.responses(0).response_range(); range.kvs_size() == 1) {
+      done.value = range.kvs(0).value();
+      done.mod_revision = range.kvs(0).mod_revision();
+    }
+  }
+  answer(ticket, done);
 }
 void NodeServer::on_write_refused(node::Ticket ticket, node::RequestRefusal) {
   answer(ticket, {.outcome = NodeOutcome::kRefused});

@@ -23,8 +23,9 @@ inline constexpr ClusterId kNodeCluster{77};
 struct NodeAnswer {
   NodeOutcome outcome = NodeOutcome::kUnknown;
   int64_t revision = 0;
-  std::string value;                                   // of a read
-  int64_t mod_revision = 0;                            // of a read
+  bool changed = false;                                // of a put, swap or delete
+  std::string value;                                   // of a read, or a swap that changed nothing
+  int64_t mod_revision = 0;                            // of what was read
   int64_t ttl_ms = 0;                                  // of a keep-alive; zero: gone
   keyspace::ErrorId error = keyspace::ErrorId::kNone;  // of a write applied
 };
@@ -49,6 +50,10 @@ struct NodeKnobs {
   Duration think_mean = std::chrono::milliseconds(60);
   Duration operation_timeout = std::chrono::seconds(2);
   uint64_t read_percent = 40;
+  // Of what is no read.
+  uint64_t swap_percent = 0;
+  uint64_t delete_percent = 0;
+  uint32_t compact_per_thousand = 0;  // at each look of the administrator
   uint32_t transfer_per_thousand = 0;
   uint32_t membership_per_thousand = 0;  // at each look of the administrator
   std::vector<bool> spare;               // machines outside the first configuration
@@ -73,7 +78,10 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void on_link_broken(NodeId peer) override;
 
   // --- From clients of this server; answered once, or never if the process ends before.
-  void put(const std::string& key, const std::string& value, Done done);
+  void put(const std::string& key, const std::string& value, LeaseId lease, Done done);
+  void swap(const std::string& key, int64_t expected, const std::string& value, Done done);
+  void erase(const std::string& key, Done done);
+  void compact(int64_t revision, Done done);
   void get(const std::string& key, Done done);
   void grant(LeaseId lease, Duration ttl, Done done);
   void revoke(LeaseId lease, Done done);
@@ -95,7 +103,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
  private:
   void say(const std::string& what) const;
   struct Request {
-    enum class Kind : uint8_t { kWrite, kRead, kKeepAlive } kind = Kind::kWrite;
+    enum class Kind : uint8_t { kWrite, kSwap, kDelete, kRead, kKeepAlive } kind = Kind::kWrite;
     std::string key;
     Done done;
   };
@@ -133,7 +141,8 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void send_watches();
   void answer(node::Ticket ticket, const NodeAnswer& answer);
   node::Ticket ask(Request request);
-  void write(const keyspace::CommandHeader& header, const std::string& body, Done done);
+  void write(const keyspace::CommandHeader& header, const std::string& body, Done done,
+             Request::Kind kind = Request::Kind::kWrite);
 
   World& world_;
   NodeCheck& check_;

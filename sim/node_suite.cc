@@ -16,7 +16,7 @@ NodeKnobs draw_node_knobs(const SwarmParameters& parameters) {
   Random random(parameters.knobs_seed ^ 0x6e6f6465);
   NodeKnobs knobs;
   knobs.replica.raft = draw_knobs(parameters).options;
-  knobs.replica.raft.uncommitted_bytes_max = size_t{8192} << random.below(8);
+  knobs.replica.raft.uncommitted_bytes_max = size_t{512} << random.below(12);
   knobs.replica.raft.bytes_per_message_max = std::max<size_t>(knobs.replica.raft.bytes_per_message_max, 512);
   knobs.replica.request_timeout = random.between(milliseconds(2000), Duration(milliseconds(7000)));
   knobs.replica.forward_retry = random.between(milliseconds(100), Duration(milliseconds(1000)));
@@ -42,6 +42,24 @@ NodeKnobs draw_node_knobs(const SwarmParameters& parameters) {
   knobs.value_bytes = random.chance(1, 4) ? 200 : 8;
   knobs.operation_timeout = random.between(milliseconds(1000), Duration(milliseconds(8000)));
   knobs.read_percent = random.between(uint64_t{10}, 80);
+  knobs.swap_percent = random.below(40);
+  knobs.delete_percent = random.below(30);
+  if (random.chance(2, 3)) knobs.compact_per_thousand = static_cast<uint32_t>(random.between(uint64_t{10}, 200));
+  if (random.coin()) {
+    knobs.replica.history.age_max = random.between(milliseconds(2000), Duration(seconds(30)));
+    knobs.replica.history.bytes_max = uint64_t{4096} << random.below(8);
+  }
+  // Queues so small that some fill up.
+  static constexpr size_t kPendingMax[] = {2, 8, 65'536, 65'536};
+  knobs.replica.writes_pending_max = kPendingMax[random.below(4)];
+  knobs.replica.reads_pending_max = kPendingMax[random.below(4)];
+  static constexpr uint32_t kReads[] = {1, 16, 2048};
+  knobs.replica.reads_per_turn = kReads[random.below(3)];
+  // Slow enough that ends are held back, fast enough that they do not pile up.
+  if (random.chance(1, 3)) {
+    knobs.replica.leases.ends_per_second = random.between(uint64_t{10}, 100);
+    knobs.replica.leases.inherited_ends_per_second = random.between(uint64_t{2}, 20);
+  }
   knobs.spare = draw_knobs(parameters).spare;
   if (random.coin()) knobs.membership_per_thousand = static_cast<uint32_t>(random.between(uint64_t{10}, 200));
   if (random.chance(2, 3)) knobs.transfer_per_thousand = static_cast<uint32_t>(random.between(uint64_t{10}, 200));
@@ -115,11 +133,8 @@ void add_node_suite() {
               .run = &run_node};
   suite.expected = SwarmLimits::everything().allowed;
   suite.mark_files = {"src/node/"};
-  // Queues of clients are far above what the clients here fill.
-  suite.rare_marks = {"forward_refused",          "lease_ends_held_back_by_rate",
-                      "read_queue_full",          "write_queue_full",
-                      "storage_discarded",        "storage_older_snapshot_serves",
-                      "storage_transfer_was_bad", "storage_snapshot_without_space"};
+  suite.rare_marks = {"storage_discarded", "storage_older_snapshot_serves", "storage_transfer_was_bad",
+                      "storage_snapshot_without_space"};
   suite.last_seed = 100;
   add_suite(std::move(suite));
 }

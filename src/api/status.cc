@@ -21,6 +21,8 @@ keyspace::ErrorId error_of(node::RequestRefusal refusal) {
       return keyspace::ErrorId::kTooManyRequests;
     case node::RequestRefusal::kTooLarge:
       return keyspace::ErrorId::kRequestTooLarge;
+    case node::RequestRefusal::kNoSpace:
+      return keyspace::ErrorId::kNoSpace;
     case node::RequestRefusal::kTimedOut:
       return keyspace::ErrorId::kTimeout;
   }

@@ -24,6 +24,7 @@ struct FrameEncoder {
     writer.varint(frame.next);
     writer.varint(frame.refused_first);
     writer.varint(frame.refused_count);
+    writer.fixed<uint8_t>(frame.no_space ? 1 : 0);
   }
   void operator()(const KeepAlive& frame) const {
     head(FrameKind::kKeepAlive, frame.group);
@@ -98,6 +99,7 @@ Result<Frame> decode_frame(ByteView bytes) {
       reply.next = reader.varint();
       reply.refused_first = reader.varint();
       reply.refused_count = reader.varint();
+      reply.no_space = read_flag(reader);
       frame = reply;
       break;
     }

@@ -40,9 +40,11 @@ struct ForwardReply {
   Term term;
   Boot boot;          // of the server answered
   uint64_t next = 0;  // the number the leader waits for: what is below was taken or refused, what is not was lost
-  // Refused for overload, known not applied: the leader has passed over these numbers and will not take them again.
+  // Refused for overload or want of space, known not applied: the leader has passed over these numbers and will not
+  // take them again.
   uint64_t refused_first = 0;
   uint64_t refused_count = 0;
+  bool no_space = false;  // refused for want of space on the leader's disk
 };
 
 struct KeepAlive {

@@ -20,12 +20,23 @@ constexpr Duration kRoundRetry = std::chrono::milliseconds(50);
 constexpr Duration kRequestCheck = std::chrono::milliseconds(100);
 // A commit mark costs some bytes in the log and saves applying again after a restart: a few times a second is enough.
 constexpr Duration kCommitMark = std::chrono::milliseconds(100);
+// History grows for minutes before it is due.
+constexpr Duration kHistoryCheck = std::chrono::seconds(1);
 // After a snapshot for which there was no space.
 constexpr Duration kSnapshotRetry = std::chrono::seconds(5);
 // Chunks of snapshots being read for peers: one each under way, and some that were asked for again.
 constexpr size_t kChunksPendingMax = 16;
 // Leases of a new leader are walked in pieces of this many.
 constexpr size_t kLeasesPerStep = 4096;
+
+size_t place_of(WriteLane lane) {
+  return static_cast<size_t>(lane);
+}
+
+// A limit of a queue for one lane: see ReplicaOptions::writes_pending_max.
+size_t limit_of(size_t limit, WriteLane lane) {
+  return lane == WriteLane::kRelease ? limit + limit / 4 : limit;
+}
 
 }  // namespace
 
@@ -37,10 +48,24 @@ std::string_view to_string(RequestRefusal refusal) {
       return "overloaded";
     case RequestRefusal::kTooLarge:
       return "too large";
+    case RequestRefusal::kNoSpace:
+      return "no space";
     case RequestRefusal::kTimedOut:
       return "timed out";
   }
   return "unknown";
+}
+
+WriteLane lane_of(keyspace::CommandKind kind) {
+  switch (kind) {
+    case keyspace::CommandKind::kDeleteRange:
+    case keyspace::CommandKind::kCompact:
+    case keyspace::CommandKind::kLeaseRevoke:
+    case keyspace::CommandKind::kLeaseExpire:
+      return WriteLane::kRelease;
+    default:
+      return WriteLane::kWrite;
+  }
 }
 
 bool is_from_leader(ByteView frame) {
@@ -59,7 +84,8 @@ Replica::Replica(const ReplicaOptions& options, Recovered&& recovered, std::uniq
       keyspace_(std::move(keyspace)),
       raft_(options.raft, std::move(recovered)),
       lease_clock_(options.leases),
-      applied_(keyspace_->applied()) {
+      applied_(keyspace_->applied()),
+      history_(options.history) {
   ASSERT_CMP(applied_, ==, raft_.snapshot().last.index);
   applied_term_ = raft_.snapshot().last.term;
 }
@@ -78,6 +104,7 @@ void Replica::on_frame(Instant now, NodeId from, ByteView frame) {
       return;
     }
     step(now, raft::Receive{.message = message->message()});
+    if (output_.refused != raft::Refusal::kNone) ++counters_.messages_refused[output_.refused];
     return;
   }
   const Result<Frame> decoded = decode_frame(frame);
@@ -130,11 +157,14 @@ void Replica::flush(Instant now) {
   expire_requests(now);
   apply_committed(now);
   if (lease_walk_) walk_leases(now);
-  flush_writes(now);
-  flush_round(now);
+  // In the order of the lanes: leases, reads, what gives back, then all else.
   expire_leases(now);
+  flush_round(now);
+  flush_writes(now);
+  compact_history(now);
   // Alone in its cluster a leader commits in the very turn.
   apply_committed(now);
+  look_again(now);
   release_reads();
   begin_snapshot(now);
   read_snapshot();
@@ -145,6 +175,7 @@ Instant Replica::next_deadline() const {
   if (keeps_leases()) {
     deadline = std::min(deadline, expiry_armed_ ? Instant::min() : lease_clock_.next_deadline());
   }
+  if (leads()) deadline = std::min(deadline, history_checked_at_ + kHistoryCheck);
   if (!writes_.empty() || reads_pending_ + keep_alives_pending_ > 0) {
     deadline = std::min(deadline, requests_checked_at_ + kRequestCheck);
   }
@@ -223,8 +254,11 @@ wal::Batch Replica::batch_of(const raft::Write& write, Instant now) {
     commit_written_ = write.commit;
     commit_written_at_ = now;
   }
-  // What moves no data may use the space kept in reserve.
-  if (write.entries.empty() && write.fills.empty()) batch.set_urgency(wal::Urgency::kUrgent);
+  // What moves no data may use the space kept in reserve; and what a leader takes while its disk is full, which is
+  // releases only.
+  if ((write.entries.empty() && write.fills.empty()) || (disk_full_ && leads())) {
+    batch.set_urgency(wal::Urgency::kUrgent);
+  }
   return batch;
 }
 
@@ -267,6 +301,7 @@ void Replica::finish_entry(Instant now, const Entry& entry) {
     on_term_passed(entry.term);
   }
   if (entry.type == EntryType::kCommand) {
+    if (entry.term == undone_term_) undone_bytes_ -= std::min(undone_bytes_, entry.payload.size());
     const keyspace::Effects& effects = keyspace_->effects();
     if (lease_clock_.is_leading()) {
       for (const LeaseId id : effects.leases_ended) lease_clock_.end(id);
@@ -320,7 +355,7 @@ void Replica::resolve(const keyspace::Reply& reply) {
 // The first entry of a later term is applied: what was proposed in an earlier one and not met before it never will be,
 // since all entries of a term precede those of the next (rule 4). It was never applied, so it may be proposed again.
 void Replica::on_term_passed(Term term) {
-  std::vector<uint64_t> again;
+  std::array<std::vector<uint64_t>, kWriteLanes> again;
   for (auto at = writes_.begin(); at != writes_.end();) {
     PendingWrite& write = at->second;
     if (write.term.value() == 0 || write.term >= term) {
@@ -336,13 +371,15 @@ void Replica::on_term_passed(Term term) {
     REACHED(proposal_passed_by);
     write.term = Term();
     write.number = 0;
-    again.push_back(at->first);
+    again[place_of(write.lane)].push_back(at->first);
     ++at;
   }
-  if (again.empty()) return;
-  again.insert(again.end(), waiting_.begin(), waiting_.end());
-  std::ranges::sort(again);
-  waiting_.assign(again.begin(), again.end());
+  for (size_t lane = 0; lane < kWriteLanes; ++lane) {
+    if (again[lane].empty()) continue;
+    again[lane].insert(again[lane].end(), waiting_[lane].begin(), waiting_[lane].end());
+    std::ranges::sort(again[lane]);
+    waiting_[lane].assign(again[lane].begin(), again[lane].end());
+  }
 }
 
 void Replica::forget(std::map<uint64_t, PendingWrite>::iterator write) {
@@ -363,8 +400,9 @@ void Replica::write(Instant now, Ticket ticket, keyspace::CommandHeader header, 
     clients_->on_write_refused(ticket, RequestRefusal::kTooLarge);
     return;
   }
-  if (writes_.size() >= options_.writes_pending_max ||
-      write_bytes_ + command.size() > options_.write_bytes_pending_max) {
+  const WriteLane lane = lane_of(header.kind);
+  if (writes_.size() >= limit_of(options_.writes_pending_max, lane) ||
+      write_bytes_ + command.size() > limit_of(options_.write_bytes_pending_max, lane)) {
     REACHED(write_queue_full);
     clients_->on_write_refused(ticket, RequestRefusal::kOverloaded);
     return;
@@ -373,8 +411,9 @@ void Replica::write(Instant now, Ticket ticket, keyspace::CommandHeader header, 
   write_bytes_ += command.size();
   writes_.emplace(
       last_request_,
-      PendingWrite{.ticket = ticket, .command = std::move(command), .deadline = now + options_.request_timeout});
-  waiting_.push_back(last_request_);
+      PendingWrite{
+          .ticket = ticket, .command = std::move(command), .deadline = now + options_.request_timeout, .lane = lane});
+  waiting_[place_of(lane)].push_back(last_request_);
   dirty_ = true;
 }
 
@@ -387,38 +426,80 @@ void Replica::flush_writes(Instant now) {
       resend(now, forwarded_.begin()->first);
     }
   }
-  if (waiting_.empty()) return;
-  if (leads()) {
-    propose(now);
-  } else if (status.leader.is_set()) {
-    forward(now);
-  }
-}
-
-void Replica::propose(Instant now) {
-  std::vector<SharedBytes> commands;
-  commands.reserve(waiting_.size());
-  for (const uint64_t request : waiting_) commands.push_back(writes_.at(request).command);
-  step(now, raft::Propose{.commands = commands});
-  const raft::ProposalResult result = *output_.proposal;
-  if (result.refusal == raft::Refusal::kOverloaded) {
-    // Clients may write again from within the answer: that is for the next turn.
-    for (const uint64_t request : std::exchange(waiting_, {})) {
-      const auto found = writes_.find(request);
-      const Ticket ticket = found->second.ticket;
-      forget(found);
-      clients_->on_write_refused(ticket, RequestRefusal::kOverloaded);
+  for (const WriteLane lane : {WriteLane::kRelease, WriteLane::kWrite}) {
+    if (waiting_[place_of(lane)].empty()) continue;
+    if (leads()) {
+      propose(now, lane);
+    } else if (raft_.status().leader.is_set()) {
+      forward(now, lane);
     }
-    return;
   }
-  // Handing over: they wait for the next leader.
-  if (result.refusal != raft::Refusal::kNone) return;
-  for (const uint64_t request : waiting_) writes_.at(request).term = result.term;
-  counters_.writes_proposed += waiting_.size();
-  waiting_.clear();
 }
 
-void Replica::forward(Instant now) {
+std::optional<RequestRefusal> Replica::refusal_of(WriteLane lane, size_t bytes) const {
+  const bool release = lane == WriteLane::kRelease;
+  if (disk_full_ && !release) return RequestRefusal::kNoSpace;
+  const size_t undone = undone_term_ == raft_.status().term ? undone_bytes_ : 0;
+  const size_t limit = options_.raft.uncommitted_bytes_max;
+  if (undone > 0 && undone + bytes > (release ? limit : limit / 4 * 3)) return RequestRefusal::kOverloaded;
+  return std::nullopt;
+}
+
+void Replica::note_proposed(size_t bytes) {
+  const Term term = raft_.status().term;
+  if (undone_term_ != term) undone_bytes_ = 0;
+  undone_term_ = term;
+  undone_bytes_ += bytes;
+}
+
+void Replica::refuse_waiting(WriteLane lane, size_t count, RequestRefusal refusal) {
+  // Taken out first: clients may write again from within the answer.
+  std::deque<uint64_t>& waiting = waiting_[place_of(lane)];
+  const auto end = waiting.begin() + static_cast<ptrdiff_t>(count);
+  const std::vector<uint64_t> refused(waiting.begin(), end);
+  waiting.erase(waiting.begin(), end);
+  for (const uint64_t request : refused) {
+    const auto found = writes_.find(request);
+    const Ticket ticket = found->second.ticket;
+    forget(found);
+    clients_->on_write_refused(ticket, refusal);
+  }
+}
+
+void Replica::propose(Instant now, WriteLane lane) {
+  std::deque<uint64_t>& waiting = waiting_[place_of(lane)];
+  const size_t looked_at = std::min<size_t>(waiting.size(), options_.entries_per_turn);
+  std::vector<SharedBytes> commands;
+  commands.reserve(looked_at);
+  size_t bytes = 0;
+  std::optional<RequestRefusal> refusal;
+  while (commands.size() < looked_at) {
+    const SharedBytes& command = writes_.at(waiting[commands.size()]).command;
+    refusal = refusal_of(lane, bytes + command.size());
+    if (refusal) break;
+    bytes += command.size();
+    commands.push_back(command);
+  }
+  if (!commands.empty()) {
+    step(now, raft::Propose{.commands = commands});
+    const raft::ProposalResult result = *output_.proposal;
+    if (result.refusal == raft::Refusal::kOverloaded) {
+      refuse_waiting(lane, looked_at, RequestRefusal::kOverloaded);
+      return;
+    }
+    // Handing over: they wait for the next leader.
+    if (result.refusal != raft::Refusal::kNone) return;
+    note_proposed(bytes);
+    for (size_t i = 0; i < commands.size(); ++i) writes_.at(waiting[i]).term = result.term;
+    counters_.writes_proposed += commands.size();
+    waiting.erase(waiting.begin(), waiting.begin() + static_cast<ptrdiff_t>(commands.size()));
+  }
+  if (refusal) refuse_waiting(lane, looked_at - commands.size(), *refusal);
+  // The rest with the next turn, at once.
+  if (!waiting.empty()) dirty_ = true;
+}
+
+void Replica::forward(Instant now, WriteLane lane) {
   const Term term = raft_.status().term;
   if (forward_term_ != term) {
     forward_term_ = term;
@@ -426,33 +507,37 @@ void Replica::forward(Instant now) {
     forwarded_.clear();
   }
   const uint64_t first = forward_next_;
-  for (const uint64_t request : waiting_) {
+  std::deque<uint64_t>& waiting = waiting_[place_of(lane)];
+  for (const uint64_t request : waiting) {
     PendingWrite& write = writes_.at(request);
     write.term = term;
     write.number = forward_next_++;
     forwarded_.emplace(write.number, request);
   }
-  counters_.writes_forwarded += waiting_.size();
-  waiting_.clear();
+  counters_.writes_forwarded += waiting.size();
+  waiting.clear();
   resend(now, first);
 }
 
-// Sends everything not met from this number on.
+// Sends everything not met from this number on. One frame holds one lane: the leader takes or refuses it as a whole.
 void Replica::resend(Instant now, uint64_t from) {
   std::vector<ByteView> commands;
   uint64_t first = 0;
   size_t bytes = 0;
+  WriteLane lane = WriteLane::kWrite;
   auto send = [&] {
     if (!commands.empty()) send_forward(first, commands);
     commands.clear();
     bytes = 0;
   };
   for (auto at = forwarded_.lower_bound(from); at != forwarded_.end(); ++at) {
-    const ByteView command = writes_.at(at->second).command.view();
-    const bool follows = !commands.empty() && at->first == first + commands.size();
+    const PendingWrite& write = writes_.at(at->second);
+    const ByteView command = write.command.view();
+    const bool follows = !commands.empty() && at->first == first + commands.size() && write.lane == lane;
     if (!follows || commands.size() >= kForwardCommandsMax || bytes + command.size() > kForwardBytes) {
       send();
       first = at->first;
+      lane = write.lane;
     }
     commands.push_back(command);
     bytes += command.size();
@@ -499,6 +584,8 @@ void Replica::on(Instant now, NodeId from, const Forward& frame) {
   }
   std::vector<SharedBytes> commands;
   commands.reserve(frame.commands.size() - skip);
+  size_t bytes = 0;
+  WriteLane lane = WriteLane::kRelease;
   for (size_t i = skip; i < frame.commands.size(); ++i) {
     keyspace::Command command;
     const bool good = frame.commands[i].size() <= kEntryBytesMax &&
@@ -508,17 +595,25 @@ void Replica::on(Instant now, NodeId from, const Forward& frame) {
       ++counters_.frames_refused;
       return;
     }
+    if (lane_of(command.header.kind) != WriteLane::kRelease) lane = WriteLane::kWrite;
+    bytes += frame.commands[i].size();
     commands.push_back(SharedBytes::copy_of(frame.commands[i]));
   }
-  step(now, raft::Propose{.commands = commands});
-  const raft::Refusal refusal = output_.proposal->refusal;
+  std::optional<RequestRefusal> refused = refusal_of(lane, bytes);
+  raft::Refusal refusal = raft::Refusal::kOverloaded;
+  if (!refused) {
+    step(now, raft::Propose{.commands = commands});
+    refusal = output_.proposal->refusal;
+  }
   if (refusal == raft::Refusal::kNone) {
+    note_proposed(bytes);
     source.next += commands.size();
   } else if (refusal == raft::Refusal::kOverloaded) {
     // Passed over for good: a copy of this frame that comes later must not be taken after its sender was told no.
     REACHED(forward_refused);
     reply.refused_first = source.next;
     reply.refused_count = commands.size();
+    reply.no_space = refused == RequestRefusal::kNoSpace;
     source.next += commands.size();
     reply.next = source.next;
     world_.send(from, env::Lane::kForward, encode(reply));
@@ -533,7 +628,8 @@ void Replica::on(Instant now, NodeId, const ForwardReply& frame) {
     const auto write = writes_.find((at++)->second);
     const Ticket ticket = write->second.ticket;
     forget(write);
-    if (ticket != 0) clients_->on_write_refused(ticket, RequestRefusal::kOverloaded);
+    if (ticket == 0) continue;
+    clients_->on_write_refused(ticket, frame.no_space ? RequestRefusal::kNoSpace : RequestRefusal::kOverloaded);
   }
   // Taken there, and nobody waits for them here any more.
   for (auto at = forwarded_.begin(); at != forwarded_.end() && at->first < frame.next;) {
@@ -580,32 +676,29 @@ int64_t Replica::renew(Instant now, LeaseId lease) {
 // One round of consensus confirms all reads and keep-alives that came in one turn; a keep-alive moves its deadline now
 // and is acknowledged when the round has proven that this server led when it came.
 void Replica::flush_round(Instant now) {
-  if (retry_rounds_at_ != kNever && retry_rounds_at_ > now) return;
-  retry_rounds_at_ = kNever;
+  retry_rounds(now);
   if (new_reads_.empty() && new_keep_alives_.empty() && new_remote_.empty()) return;
   const bool leading = leads();
-  if (!leading && !raft_.status().leader.is_set()) {
-    retry_rounds_at_ = now + kRoundRetry;
-    return;
-  }
-  if (leading && !keeps_leases() && !new_keep_alives_.empty() && new_reads_.empty()) {
-    // Not before its first entry is applied.
-    retry_rounds_at_ = now + kRoundRetry;
-    return;
-  }
+  const bool reachable = leading || raft_.status().leader.is_set();
   Round round;
-  round.reads = std::exchange(new_reads_, {});
-  if (leading) {
-    if (keeps_leases()) {
-      round.keep_alives = std::exchange(new_keep_alives_, {});
-      round.remote = std::exchange(new_remote_, {});
-      round.ttl_ms.reserve(round.keep_alives.size());
-      for (const WaitingKeepAlive& waiting : round.keep_alives) round.ttl_ms.push_back(renew(now, waiting.lease));
-    } else {
-      retry_rounds_at_ = now + kRoundRetry;
-    }
-  } else {
+  if (keeps_leases()) {
+    round.keep_alives = std::exchange(new_keep_alives_, {});
+    round.remote = std::exchange(new_remote_, {});
+    round.ttl_ms.reserve(round.keep_alives.size());
+    for (const WaitingKeepAlive& waiting : round.keep_alives) round.ttl_ms.push_back(renew(now, waiting.lease));
+  } else if (reachable && !leading) {
     forward_keep_alives(now);
+  }
+  // Whoever sent them will ask again.
+  new_remote_.clear();
+  if (reachable) round.reads = std::exchange(new_reads_, {});
+  // Without a leader; or this one has not applied its first entry yet.
+  failed_reads_.insert(failed_reads_.end(), new_reads_.begin(), new_reads_.end());
+  failed_keep_alives_.insert(failed_keep_alives_.end(), new_keep_alives_.begin(), new_keep_alives_.end());
+  if (!new_reads_.empty() || !new_keep_alives_.empty()) {
+    retry_rounds_at_ = std::min(retry_rounds_at_, now + kRoundRetry);
+    new_reads_.clear();
+    new_keep_alives_.clear();
   }
   if (round.reads.empty() && round.keep_alives.empty() && round.remote.empty()) return;
   const uint64_t context = ++last_round_;
@@ -613,8 +706,16 @@ void Replica::flush_round(Instant now) {
   step(now, raft::Read{.context = context});
 }
 
+void Replica::retry_rounds(Instant now) {
+  if (retry_rounds_at_ > now) return;
+  retry_rounds_at_ = kNever;
+  new_reads_.insert(new_reads_.end(), failed_reads_.begin(), failed_reads_.end());
+  new_keep_alives_.insert(new_keep_alives_.end(), failed_keep_alives_.begin(), failed_keep_alives_.end());
+  failed_reads_.clear();
+  failed_keep_alives_.clear();
+}
+
 void Replica::forward_keep_alives(Instant now) {
-  new_remote_.clear();  // whoever sent them will ask again
   const raft::Status status = raft_.status();
   while (!new_keep_alives_.empty()) {
     const size_t count = std::min(new_keep_alives_.size(), kKeepAliveLeasesMax);
@@ -637,7 +738,7 @@ void Replica::on(Instant now, NodeId from, const KeepAlive& frame) {
                 encode(KeepAliveReply{.group = options_.raft.group, .boot = frame.boot, .id = frame.id}));
     return;
   }
-  RemoteKeepAlives remote{.from = from, .boot = frame.boot, .id = frame.id};
+  RemoteKeepAlives remote{.from = from, .boot = frame.boot, .id = frame.id, .leases = frame.leases};
   remote.ttl_ms.reserve(frame.leases.size());
   for (const LeaseId lease : frame.leases) remote.ttl_ms.push_back(renew(now, lease));
   new_remote_.push_back(std::move(remote));
@@ -649,7 +750,7 @@ void Replica::on(Instant now, NodeId, const KeepAliveReply& frame) {
   std::vector<WaitingKeepAlive> waiting = std::move(found->second.keep_alives);
   forwarded_keep_alives_.erase(found);
   if (!frame.ok || frame.ttl_ms.size() != waiting.size()) {
-    new_keep_alives_.insert(new_keep_alives_.end(), waiting.begin(), waiting.end());
+    failed_keep_alives_.insert(failed_keep_alives_.end(), waiting.begin(), waiting.end());
     retry_rounds_at_ = std::min(retry_rounds_at_, now + kRoundRetry);
     return;
   }
@@ -663,29 +764,75 @@ void Replica::on_round(Instant now, const raft::ReadResult& result) {
   auto node = rounds_.extract(result.context);
   if (node.empty()) return;
   Round& round = node.mapped();
-  const bool ok = result.refusal == raft::Refusal::kNone;
-  for (const RemoteKeepAlives& remote : round.remote) {
-    KeepAliveReply reply{.group = options_.raft.group, .boot = remote.boot, .id = remote.id, .ok = ok};
-    if (ok) reply.ttl_ms = remote.ttl_ms;
-    world_.send(remote.from, env::Lane::kForward, encode(reply));
-  }
-  if (ok) {
-    for (const WaitingRead& waiting : round.reads) confirmed_reads_.emplace(result.index, waiting);
-    for (size_t i = 0; i < round.keep_alives.size(); ++i) {
-      --keep_alives_pending_;
-      clients_->on_kept_alive(round.keep_alives[i].ticket, round.ttl_ms[i]);
-    }
+  if (result.refusal != raft::Refusal::kNone) {
+    // The leader changed or did not answer: asked again, with a round begun later still.
+    for (const RemoteKeepAlives& remote : round.remote) answer_remote(remote, false);
+    failed_reads_.insert(failed_reads_.end(), round.reads.begin(), round.reads.end());
+    failed_keep_alives_.insert(failed_keep_alives_.end(), round.keep_alives.begin(), round.keep_alives.end());
+    retry_rounds_at_ = std::min(retry_rounds_at_, now + kRoundRetry);
     return;
   }
-  // The leader changed or did not answer: asked again, with a round begun later still.
-  new_reads_.insert(new_reads_.end(), round.reads.begin(), round.reads.end());
-  new_keep_alives_.insert(new_keep_alives_.end(), round.keep_alives.begin(), round.keep_alives.end());
-  retry_rounds_at_ = std::min(retry_rounds_at_, now + kRoundRetry);
+  for (const WaitingRead& waiting : round.reads) confirmed_reads_.emplace(result.index, waiting);
+  UnknownLeases unknown{.term = raft_.status().term};
+  for (size_t i = 0; i < round.keep_alives.size(); ++i) {
+    if (round.ttl_ms[i] == 0) {
+      unknown.keep_alives.push_back(round.keep_alives[i]);
+      continue;
+    }
+    --keep_alives_pending_;
+    clients_->on_kept_alive(round.keep_alives[i].ticket, round.ttl_ms[i]);
+  }
+  for (RemoteKeepAlives& remote : round.remote) {
+    if (std::ranges::find(remote.ttl_ms, 0) != remote.ttl_ms.end()) {
+      unknown.remote.push_back(std::move(remote));
+    } else {
+      answer_remote(remote, true);
+    }
+  }
+  if (unknown.keep_alives.empty() && unknown.remote.empty()) return;
+  unknown_leases_.emplace(result.index, std::move(unknown));
+}
+
+void Replica::answer_remote(const RemoteKeepAlives& remote, bool ok) {
+  KeepAliveReply reply{.group = options_.raft.group, .boot = remote.boot, .id = remote.id, .ok = ok};
+  if (ok) reply.ttl_ms = remote.ttl_ms;
+  world_.send(remote.from, env::Lane::kForward, encode(reply));
+}
+
+// Another server may have answered the grant of a lease before it was applied here: what the round proved is applied
+// now, and with it every grant answered before the keep-alive came.
+void Replica::look_again(Instant now) {
+  while (!unknown_leases_.empty() && unknown_leases_.begin()->first <= applied_) {
+    UnknownLeases unknown = std::move(unknown_leases_.begin()->second);
+    unknown_leases_.erase(unknown_leases_.begin());
+    if (!keeps_leases() || raft_.status().term != unknown.term) {
+      for (const RemoteKeepAlives& remote : unknown.remote) answer_remote(remote, false);
+      failed_keep_alives_.insert(failed_keep_alives_.end(), unknown.keep_alives.begin(), unknown.keep_alives.end());
+      retry_rounds_at_ = std::min(retry_rounds_at_, now + kRoundRetry);
+      continue;
+    }
+    for (RemoteKeepAlives& remote : unknown.remote) {
+      for (size_t i = 0; i < remote.ttl_ms.size(); ++i) {
+        if (remote.ttl_ms[i] == 0) remote.ttl_ms[i] = renew(now, remote.leases[i]);
+      }
+      answer_remote(remote, true);
+    }
+    for (const WaitingKeepAlive& waiting : unknown.keep_alives) {
+      const int64_t ttl_ms = renew(now, waiting.lease);
+      if (ttl_ms > 0) REACHED(keep_alive_overtook_its_grant);
+      --keep_alives_pending_;
+      clients_->on_kept_alive(waiting.ticket, ttl_ms);
+    }
+  }
 }
 
 void Replica::release_reads() {
   // In the middle of a large command the state is the one before it.
-  while (!confirmed_reads_.empty() && confirmed_reads_.begin()->first <= applied_) {
+  for (uint32_t count = 0; !confirmed_reads_.empty() && confirmed_reads_.begin()->first <= applied_; ++count) {
+    if (count == options_.reads_per_turn) {
+      dirty_ = true;  // the rest with the next turn, at once
+      return;
+    }
     const WaitingRead waiting = confirmed_reads_.begin()->second;
     confirmed_reads_.erase(confirmed_reads_.begin());
     --reads_pending_;
@@ -714,8 +861,31 @@ void Replica::expire_leases(Instant now) {
   if (output_.proposal->refusal != raft::Refusal::kNone) {
     lease_clock_.give_back(due_);
   } else {
+    note_proposed(command.size());
     counters_.leases_expired += due_.size();
   }
+}
+
+// ---- History ----
+
+// A decision of the leader: its command carries the term (architecture section 1, rule 6).
+void Replica::compact_history(Instant now) {
+  const Term term = raft_.status().term;
+  if (!leads() || now < history_checked_at_ + kHistoryCheck) return;
+  history_checked_at_ = now;
+  if (applied_term_ != term || keyspace_->is_busy()) return;
+  const std::optional<Revision> revision = history_.due(now, *keyspace_);
+  if (!revision) return;
+  REACHED(history_compacted);
+  std::string body;
+  ByteWriter writer(body);
+  writer.fixed<uint8_t>(0x08);  // CompactionRequest.revision
+  writer.varint(static_cast<uint64_t>(revision->value()));
+  const SharedBytes command = keyspace::encode_command({.kind = keyspace::CommandKind::kCompact, .term = term}, body);
+  step(now, raft::Propose{.commands = {&command, 1}});
+  if (output_.proposal->refusal != raft::Refusal::kNone) return;  // due again with the next mark
+  note_proposed(command.size());
+  ++counters_.compactions_proposed;
 }
 
 // ---- Snapshots ----
@@ -868,7 +1038,10 @@ void Replica::expire_requests(Instant now) {
     if (write->second.ticket == 0) continue;
     const Ticket ticket = std::exchange(write->second.ticket, 0);
     if (write->second.term.value() == 0) {
-      std::erase(waiting_, write->first);
+      std::deque<uint64_t>& waiting = waiting_[place_of(write->second.lane)];
+      const auto place = std::ranges::lower_bound(waiting, write->first);
+      ASSERT(place != waiting.end() && *place == write->first);
+      waiting.erase(place);
       forget(write);
       clients_->on_write_refused(ticket, RequestRefusal::kNoLeader);
     } else {
@@ -888,8 +1061,11 @@ void Replica::expire_requests(Instant now) {
     });
   };
   take_late(new_reads_, late_reads, std::identity{});
+  take_late(failed_reads_, late_reads, std::identity{});
   take_late(confirmed_reads_, late_reads, [](const auto& confirmed) -> const WaitingRead& { return confirmed.second; });
   take_late(new_keep_alives_, late_keep_alives, std::identity{});
+  take_late(failed_keep_alives_, late_keep_alives, std::identity{});
+  for (auto& [index, unknown] : unknown_leases_) take_late(unknown.keep_alives, late_keep_alives, std::identity{});
   reads_pending_ -= late_reads.size();
   keep_alives_pending_ -= late_keep_alives.size();
   for (const Ticket ticket : late_reads) clients_->on_read_refused(ticket, RequestRefusal::kTimedOut);

@@ -10,6 +10,7 @@
 // once. A proposal that a later term's first entry passed by was never applied and is proposed again.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -20,6 +21,7 @@
 
 #include "base/entry.h"
 #include "env/network.h"
+#include "keyspace/history_budget.h"
 #include "keyspace/keyspace.h"
 #include "keyspace/snapshot.h"
 #include "node/digest_comparison.h"
@@ -38,9 +40,19 @@ enum class RequestRefusal : uint8_t {
   kNoLeader,    // none was known within the request's time; known not applied
   kOverloaded,  // a queue is full here or at the leader; known not applied
   kTooLarge,    // the command is above the log's limit
+  kNoSpace,     // the leader's disk is full, and this would need more of it; known not applied
   kTimedOut,    // a read or keep-alive that could not be proven in time
 };
 [[nodiscard]] std::string_view to_string(RequestRefusal refusal);
+
+// Where a write stands in line. What gives something back goes first and is taken when other writes no longer are: a
+// full queue or disk must not keep what would relieve it.
+enum class WriteLane : uint8_t {
+  kRelease = 0,  // of leases, of keys deleted, of history
+  kWrite = 1,
+};
+inline constexpr size_t kWriteLanes = 2;
+[[nodiscard]] WriteLane lane_of(keyspace::CommandKind kind);
 
 // What a replica asks of the world. Called from within the replica's functions; must not call back into them.
 class ReplicaWorld {
@@ -79,7 +91,9 @@ class ReplicaClients {
 struct ReplicaOptions {
   raft::Options raft;
   LeaseClock::Options leases;
-  // Writes that wait here for a leader or their entry, and their bytes: beyond it they are refused at once.
+  // Writes that wait here for a leader or their entry, and their bytes: beyond it they are refused at once. Releases
+  // may take a quarter more. The same holds of what a leader has proposed and not applied: three quarters of
+  // raft.uncommitted_bytes_max, and for releases all of it.
   size_t writes_pending_max = 65'536;
   size_t write_bytes_pending_max = size_t{64} << 20;
   size_t reads_pending_max = 65'536;
@@ -88,8 +102,12 @@ struct ReplicaOptions {
   Duration request_timeout = std::chrono::seconds(7);
   // A forwarded command not met for so long is sent again, under the same number.
   Duration forward_retry = std::chrono::milliseconds(500);
-  // Entries applied in one turn: about 2 ms of small commands.
+  // Entries applied in one turn, and commands proposed: about 2 ms of small ones.
   uint32_t entries_per_turn = 2048;
+  // Reads made ready in one turn; each looks for a key or begins a walk.
+  uint32_t reads_per_turn = 2048;
+  // When the leader has history compacted. On by default: keyspace/history_budget.h.
+  keyspace::HistoryBudget::Options history;
   // A snapshot is taken once the log behind the last one has this many bytes, and half of what that snapshot took: what
   // is kept in memory and read at a start stays in proportion to the state.
   uint64_t snapshot_log_bytes = uint64_t{64} << 20;
@@ -101,13 +119,15 @@ struct ReplicaOptions {
 
 // For people and metrics.
 struct ReplicaCounters {
-  uint64_t frames_refused = 0;  // malformed or unbelievable
+  uint64_t frames_refused = 0;                         // malformed or unbelievable
+  std::map<raft::Refusal, uint64_t> messages_refused;  // consensus messages, by what consensus said to them
   uint64_t writes_proposed = 0;
   uint64_t writes_forwarded = 0;
   uint64_t entries_applied = 0;
   uint64_t snapshots_taken = 0;
   uint64_t snapshots_installed = 0;
   uint64_t leases_expired = 0;
+  uint64_t compactions_proposed = 0;
   uint64_t digests_different = 0;  // of peers, or of this server: see DigestComparison
 };
 
@@ -166,6 +186,7 @@ class Replica {
     Ticket ticket = 0;
     SharedBytes command;
     Instant deadline;
+    WriteLane lane = WriteLane::kWrite;
     Term term;            // proposed or forwarded in; zero: waits for a leader
     uint64_t number = 0;  // forwarded under
   };
@@ -182,13 +203,21 @@ class Replica {
     NodeId from;
     Boot boot;
     uint64_t id = 0;
-    std::vector<int64_t> ttl_ms;
+    std::vector<LeaseId> leases;
+    std::vector<int64_t> ttl_ms;  // of each
   };
   // All that one round of consensus will confirm.
   struct Round {
     std::vector<WaitingRead> reads;
     std::vector<WaitingKeepAlive> keep_alives;
     std::vector<int64_t> ttl_ms;  // of keep_alives
+    std::vector<RemoteKeepAlives> remote;
+  };
+  // Keep-alives of leases that were not there when they came: this server may not have applied the grant yet. Looked at
+  // again once it has applied what the round proved, in the same term.
+  struct UnknownLeases {
+    Term term;
+    std::vector<WaitingKeepAlive> keep_alives;
     std::vector<RemoteKeepAlives> remote;
   };
   struct ForwardedKeepAlives {
@@ -229,8 +258,12 @@ class Replica {
   void read_snapshot();
 
   void flush_writes(Instant now);
-  void propose(Instant now);
-  void forward(Instant now);
+  void propose(Instant now, WriteLane lane);
+  void forward(Instant now, WriteLane lane);
+  // Why the leader takes no more of this lane now.
+  [[nodiscard]] std::optional<RequestRefusal> refusal_of(WriteLane lane, size_t bytes) const;
+  void refuse_waiting(WriteLane lane, size_t count, RequestRefusal refusal);
+  void note_proposed(size_t bytes);
   void resend(Instant now, uint64_t from);
   void send_forward(uint64_t first, const std::vector<ByteView>& commands);
   void forget(std::map<uint64_t, PendingWrite>::iterator write);
@@ -238,7 +271,11 @@ class Replica {
   void forward_keep_alives(Instant now);
   void expire_leases(Instant now);
   void on_round(Instant now, const raft::ReadResult& result);
+  void retry_rounds(Instant now);
+  void look_again(Instant now);
+  void answer_remote(const RemoteKeepAlives& remote, bool ok);
   void release_reads();
+  void compact_history(Instant now);
   void expire_requests(Instant now);
   int64_t renew(Instant now, LeaseId lease);
 
@@ -304,7 +341,10 @@ class Replica {
   std::map<uint64_t, PendingWrite> writes_;
   uint64_t last_request_ = 0;
   size_t write_bytes_ = 0;
-  std::deque<uint64_t> waiting_;  // requests that wait for a leader, ascending
+  std::array<std::deque<uint64_t>, kWriteLanes> waiting_;  // requests that wait for a leader, ascending
+  // As leader: of commands proposed in this term and not applied.
+  size_t undone_bytes_ = 0;
+  Term undone_term_;
   // Forwarding in the term it was begun in.
   Term forward_term_;
   uint64_t forward_next_ = 1;
@@ -313,15 +353,20 @@ class Replica {
   std::map<NodeId, ForwardSource> sources_;  // as leader, in this term
   Term sources_term_;
 
-  bool dirty_ = false;  // requests came since the last flush()
+  bool dirty_ = false;  // requests came since the last flush(), or were left over by it
+  bool disk_full_ = false;
 
   // Reads and keep-alives.
   std::vector<WaitingRead> new_reads_;
   std::vector<WaitingKeepAlive> new_keep_alives_;
   std::vector<RemoteKeepAlives> new_remote_;
+  // Those that found no leader, or lost it: asked again at retry_rounds_at_. New ones do not wait for them.
+  std::vector<WaitingRead> failed_reads_;
+  std::vector<WaitingKeepAlive> failed_keep_alives_;
   std::map<uint64_t, Round> rounds_;  // by raft's context
   uint64_t last_round_ = 0;
   std::multimap<LogIndex, WaitingRead> confirmed_reads_;  // wait for the state to reach the index
+  std::multimap<LogIndex, UnknownLeases> unknown_leases_;
   std::map<uint64_t, ForwardedKeepAlives> forwarded_keep_alives_;
   uint64_t last_keep_alive_frame_ = 0;
   size_t reads_pending_ = 0;
@@ -330,6 +375,9 @@ class Replica {
   Instant requests_checked_at_{};
 
   DigestComparison digests_;
+
+  keyspace::HistoryBudget history_;
+  Instant history_checked_at_{};
 
   // A new leader gives every lease its deadline in slices; the last one that has it.
   std::optional<LeaseId> lease_walk_;

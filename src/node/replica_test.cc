@@ -220,6 +220,10 @@ class Group {
                       grant_body(ttl_ms / 1000, id));
     return ticket;
   }
+  Ticket erase(uint64_t at, const std::string& key) {
+    replica(at).write(now, ++last_ticket_, {.kind = keyspace::CommandKind::kDeleteRange}, range_body(key));
+    return last_ticket_;
+  }
   Ticket read(uint64_t at) {
     replica(at).read(now, ++last_ticket_);
     return last_ticket_;
@@ -299,6 +303,100 @@ TEST(ReplicaTest, AnyServerTakesAnyRequest) {
   }
   for (uint64_t id = 1; id <= 3; ++id) {
     EXPECT_EQ(group.member(id).keyspace().digest(), group.member(1).keyspace().digest());
+  }
+}
+
+// A faster server may have answered the grant; the leader must not tell the holder that its lease is gone.
+TEST(ReplicaTest, AKeepAliveThatOvertakesItsGrantWaitsForIt) {
+  ReplicaOptions options;
+  options.entries_per_turn = 1;
+  Group group(1, options);
+  group.elect();
+  std::vector<Ticket> puts;
+  for (int i = 0; i < 5; ++i) puts.push_back(group.put(1, "key" + std::to_string(i)));
+  const Ticket grant = group.grant(1, 7, 10'000);
+  Group::Member& member = group.member(1);
+  member.disk_stopped = true;
+  for (int i = 0; i < 6; ++i) group.turn(member);
+  // All committed at once, and applied one by one.
+  const WriteSequence last = member.writes.back().first;
+  while (!member.writes.empty()) {
+    apply(member.durable, member.writes.front().second);
+    member.writes.pop_front();
+  }
+  member.disk_stopped = false;
+  group.replica(1).on_storage(group.now, Persisted{.group = kGroup, .sequence = last});
+  ASSERT_FALSE(group.member(1).keyspace().lease(LeaseId(7)).has_value());
+  const Ticket alive = group.keep_alive(1, 7);
+  const Ticket unknown = group.keep_alive(1, 8);
+  group.advance(milliseconds(100));
+  EXPECT_EQ(group.kind(grant), "applied");
+  ASSERT_EQ(group.kind(alive), "alive");
+  EXPECT_EQ(group.answers[alive].number, 10'000);
+  ASSERT_EQ(group.kind(unknown), "alive");
+  EXPECT_EQ(group.answers[unknown].number, 0);
+}
+
+TEST(ReplicaTest, AFullQueueStillTakesReleases) {
+  ReplicaOptions options;
+  options.writes_pending_max = 4;
+  Group group(3, options);
+  group.elect();
+  group.crash(2);
+  group.crash(3);
+  group.advance(seconds(3));
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(group.kind(group.put(1, "a")), "none");
+  EXPECT_EQ(group.kind(group.put(1, "a")), "refused");
+  EXPECT_EQ(group.kind(group.erase(1, "a")), "none");
+  EXPECT_EQ(group.kind(group.erase(1, "a")), "refused") << "a quarter more, not without end";
+}
+
+TEST(ReplicaTest, ALeaderThatHasTooMuchUnderWayStillTakesReleases) {
+  ReplicaOptions options;
+  options.raft.uncommitted_bytes_max = 1024;
+  Group group(3, options);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  group.lose = [leader](uint64_t from, uint64_t, const std::string& frame) {
+    return from != leader && frame.front() == static_cast<char>(FrameKind::kConsensus);
+  };
+  size_t taken = 0;
+  Ticket put = 0;
+  do {
+    put = group.put(leader, "key");
+    group.turn(group.member(leader));
+    ++taken;
+    ASSERT_LT(taken, 200U);
+  } while (group.kind(put) != "refused");
+  EXPECT_GT(taken, 5U);
+  // From a follower it is refused, too; a release of either is taken.
+  const Ticket forwarded = group.put(follower, "key");
+  const Ticket release = group.erase(leader, "key");
+  const Ticket forwarded_release = group.erase(follower, "key");
+  group.settle();
+  EXPECT_EQ(group.kind(forwarded), "refused");
+  EXPECT_EQ(group.kind(release), "none");
+  EXPECT_EQ(group.kind(forwarded_release), "none");
+  group.lose = nullptr;
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(release), "applied");
+  EXPECT_EQ(group.kind(forwarded_release), "applied");
+}
+
+TEST(ReplicaTest, TheLeaderHasOldHistoryCompacted) {
+  ReplicaOptions options;
+  options.history.age_max = seconds(64);
+  Group group(3, options);
+  group.elect();
+  for (int i = 0; i < 8; ++i) {
+    group.put(1, "a");
+    group.advance(seconds(16));
+  }
+  for (uint64_t id = 1; id <= 3; ++id) {
+    // About the last four of nine revisions are younger than that.
+    EXPECT_GE(group.member(id).keyspace().compacted(), 4) << id;
+    EXPECT_LE(group.member(id).keyspace().compacted(), 7) << id;
+    EXPECT_EQ(group.count(id, "a"), 1);
   }
 }
 
