@@ -57,6 +57,11 @@ void UnaryCall::on_applied(node::Ticket, const keyspace::Reply& reply) {
   applied(reply);
 }
 
+void UnaryCall::on_kept_alive(node::Ticket, int64_t ttl_ms) {
+  ticket_ = 0;
+  lease_time_known(ttl_ms);
+}
+
 void UnaryCall::on_ready(node::Ticket) {
   ticket_ = 0;
   ready();
@@ -75,6 +80,10 @@ void UnaryCall::ready() {
   UNREACHABLE();
 }
 
+void UnaryCall::lease_time_known(int64_t) {
+  UNREACHABLE();
+}
+
 void UnaryCall::on_closed() {
   context().forget(std::exchange(ticket_, 0));
 }
@@ -89,6 +98,12 @@ void UnaryCall::read() {
   ASSERT(ticket_ == 0);
   ticket_ = context().issue(*this);
   context().read(ticket_);
+}
+
+void UnaryCall::ask_lease_time(LeaseId lease) {
+  ASSERT(ticket_ == 0);
+  ticket_ = context().issue(*this);
+  context().lease_time(ticket_, lease);
 }
 
 }  // namespace conclave::api

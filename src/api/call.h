@@ -54,17 +54,20 @@ class UnaryCall : public Call {
   void on_half_close() final;
   void on_applied(node::Ticket ticket, const keyspace::Reply& reply) final;
   void on_ready(node::Ticket ticket) final;
+  void on_kept_alive(node::Ticket ticket, int64_t ttl_ms) final;
   void on_refused(node::Ticket ticket, keyspace::ErrorId error) final;
 
  protected:
   virtual void on_request(ByteView message) = 0;
   virtual void applied(const keyspace::Reply& reply);
   virtual void ready();
+  virtual void lease_time_known(int64_t left_ms);
   virtual void refused(keyspace::ErrorId error) { fail(error); }
   void on_closed() override;
 
   void write(const keyspace::CommandHeader& header, ByteView body);
   void read();
+  void ask_lease_time(LeaseId lease);
   // Parses with protobuf; false: the call was ended with kMalformed.
   template <class Message>
   [[nodiscard]] bool parse(ByteView bytes, Message& message) {

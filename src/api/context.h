@@ -136,6 +136,7 @@ class Context {
   }
   void read(node::Ticket ticket) { replica_.read(now(), ticket); }
   void keep_alive(node::Ticket ticket, LeaseId lease) { replica_.keep_alive(now(), ticket, lease); }
+  void lease_time(node::Ticket ticket, LeaseId lease) { replica_.lease_time(now(), ticket, lease); }
   [[nodiscard]] size_t tickets_out() const { return slots_.size() - free_slots_.size(); }
 
   // ---- Responses: field 1, the header, then `body` ----
@@ -149,6 +150,8 @@ class Context {
   [[nodiscard]] int64_t ttl_seconds_min() const;
 
   // ---- Work and time ----
+  // Of answers to ranges being put together, of all calls.
+  [[nodiscard]] size_t& range_bytes() { return range_bytes_; }
   // For reads begun at once: what this turn has left.
   [[nodiscard]] uint32_t& read_units() { return read_units_; }
   void start_job(Job& job);
@@ -192,6 +195,7 @@ class Context {
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_slots_;
 
+  size_t range_bytes_ = 0;
   uint32_t read_units_ = kReadUnitsPerTurn;
   bool background_ = false;
   bool turn_requested_ = false;

@@ -1,5 +1,7 @@
 #include "api/kv.h"
 
+#include <utility>
+
 #include "base/assert.h"
 #include "base/mark.h"
 #include "keyspace/validate.h"
@@ -142,17 +144,23 @@ void RangeWork::start(const keyspace::RangeRequest& request) {
 void RangeWork::stop() {
   context_.stop_job(*this);
   context_.state_users().remove(*this);
+  context_.range_bytes() -= std::exchange(counted_, 0);
   read_.reset();
 }
 
 bool RangeWork::run(uint32_t& units) {
   const bool done = read_->step(units, message_);
-  if (!done && message_.size() <= kRangeBytesMax) return false;
-  stop();
   if (!done) {
-    owner_.on_range_refused(ErrorId::kRequestTooLarge);
+    context_.range_bytes() += message_.size() - counted_;
+    counted_ = message_.size();
+    const bool too_large = message_.size() > kRangeBytesMax;
+    if (!too_large && context_.range_bytes() <= kRangesBytesMax) return false;
+    stop();
+    message_ = {};
+    owner_.on_range_refused(too_large ? ErrorId::kRequestTooLarge : ErrorId::kTooManyRequests);
     return true;
   }
+  stop();
   if (term_ != context_.role().term) message_.replace(0, header_bytes_, context_.response(revision_));
   owner_.on_range(std::move(message_), revision_);
   return true;

@@ -39,6 +39,7 @@ class RangeWork final : public Job, public StateUser {
   Revision revision_;
   Term term_;
   size_t header_bytes_ = 0;
+  size_t counted_ = 0;  // of message_, in Context::range_bytes()
 };
 
 }  // namespace conclave::api

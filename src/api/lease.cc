@@ -81,7 +81,7 @@ class KeepAliveCall final : public StreamCall {
       fail(ErrorId::kMalformed);
       return;
     }
-    if (waiting_.size() >= kKeepAlivesWaitingMax) {
+    if (waiting_.size() + unsent_.size() >= kKeepAlivesWaitingMax) {
       REACHED(keep_alives_refused);
       fail(ErrorId::kTooManyRequests);
       return;
@@ -93,7 +93,11 @@ class KeepAliveCall final : public StreamCall {
   }
   void on_half_close() override {
     ended_ = true;
-    if (is_open() && waiting_.empty()) finish({});
+    if (is_open()) send_answers();
+  }
+  // The client reads again.
+  void on_drained() override {
+    if (is_open()) send_answers();
   }
   void on_kept_alive(node::Ticket ticket, int64_t ttl_ms) override {
     // Nearly always the first.
@@ -102,14 +106,10 @@ class KeepAliveCall final : public StreamCall {
     found->ticket = 0;
     found->ttl_ms = ttl_ms;
     while (!waiting_.empty() && waiting_.front().ticket == 0) {
-      const Waiting& first = waiting_.front();
-      std::string message = context().response();
-      keyspace::append_int64_field(message, 2, first.lease.value());
-      keyspace::append_int64_field(message, 3, first.ttl_ms / 1000);
+      unsent_.push_back(waiting_.front());
       waiting_.pop_front();
-      wire().send(std::move(message));
     }
-    if (ended_ && waiting_.empty()) finish({});
+    send_answers();
   }
   void on_refused(node::Ticket ticket, ErrorId error) override {
     const auto found = std::ranges::find(waiting_, ticket, &Waiting::ticket);
@@ -122,16 +122,31 @@ class KeepAliveCall final : public StreamCall {
   void on_closed() override {
     for (const Waiting& waiting : waiting_) context().forget(waiting.ticket);
     waiting_.clear();
+    unsent_.clear();
     StreamCall::on_closed();
   }
 
  private:
+  // As far as the client reads. One that asks and does not read is ended once too many answers wait.
+  void send_answers() {
+    while (!unsent_.empty() && wire().queued_bytes() < kStreamBytesQueuedMax) {
+      const Waiting& first = unsent_.front();
+      std::string message = context().response();
+      keyspace::append_int64_field(message, 2, first.lease.value());
+      keyspace::append_int64_field(message, 3, first.ttl_ms / 1000);
+      unsent_.pop_front();
+      wire().send(std::move(message));
+    }
+    if (ended_ && waiting_.empty() && unsent_.empty()) finish({});
+  }
+
   struct Waiting {
     node::Ticket ticket = 0;  // zero: answered
     LeaseId lease;
     int64_t ttl_ms = 0;
   };
   std::deque<Waiting> waiting_;
+  std::deque<Waiting> unsent_;  // answered, and all before them
   bool ended_ = false;
 };
 
@@ -163,11 +178,24 @@ class TimeToLiveCall final : public UnaryCall, public Job {
     read();
   }
   void ready() override {
-    keyspace::append_int64_field(body_, 2, lease_.value());
+    if (context().keyspace().lease(lease_)) {
+      // Its clock is with the leader.
+      ask_lease_time(lease_);
+    } else {
+      answer_without_lease();
+    }
+  }
+  void lease_time_known(int64_t left_ms) override {
     const std::optional<keyspace::LeaseInfo> lease = context().keyspace().lease(lease_);
-    keyspace::append_int64_field(body_, 3, lease ? seconds_left(*lease) : -1);
-    if (lease) keyspace::append_int64_field(body_, 4, lease->ttl_ms / 1000);
-    if (lease && with_keys_) {
+    if (!lease) {
+      answer_without_lease();
+      return;
+    }
+    // Nothing left: its end is proposed.
+    keyspace::append_int64_field(body_, 2, lease_.value());
+    keyspace::append_int64_field(body_, 3, left_ms / 1000);
+    keyspace::append_int64_field(body_, 4, lease->ttl_ms / 1000);
+    if (with_keys_) {
       if (!run(context().read_units())) context().start_job(*this);
     } else {
       answer(context().response(context().keyspace().revision(), body_));
@@ -179,12 +207,10 @@ class TimeToLiveCall final : public UnaryCall, public Job {
   }
 
  private:
-  int64_t seconds_left(const keyspace::LeaseInfo& lease) {
-    const node::LeaseClock& clock = context().replica().lease_clock();
-    if (!clock.is_leading()) return lease.ttl_ms / 1000;
-    // The clock runs a little longer than was granted. Nothing left: its end is proposed.
-    const int64_t left = clock.remaining_ms(lease_, context().now()).value_or(0);
-    return std::min(left, lease.ttl_ms) / 1000;
+  void answer_without_lease() {
+    keyspace::append_int64_field(body_, 2, lease_.value());
+    keyspace::append_int64_field(body_, 3, -1);
+    answer(context().response(context().keyspace().revision(), body_));
   }
 
   LeaseId lease_;

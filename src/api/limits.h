@@ -15,6 +15,9 @@ inline constexpr size_t kRequestBytesMax = (size_t{3} << 20) / 2;
 
 // One answer of a range. etcd has no bound but memory; gRPC's frames end at 4 GiB and protobuf's messages at 2.
 inline constexpr size_t kRangeBytesMax = size_t{1} << 30;
+// All answers that are being put together; beyond it whichever grows next is refused. What is done and not sent is
+// bounded by net.
+inline constexpr size_t kRangesBytesMax = kRangeBytesMax + (size_t{512} << 20);
 
 // Work in one turn beside what the replica does: reads, and what streams send. In units of keyspace::kSliceUnits, about
 // half a microsecond each; together about 2 ms in the worst case.

@@ -31,6 +31,7 @@ struct FrameEncoder {
     writer.varint(frame.term.value());
     writer.varint(frame.boot.value());
     writer.varint(frame.id);
+    writer.fixed<uint8_t>(frame.renews ? 1 : 0);
     writer.varint(frame.leases.size());
     for (const LeaseId lease : frame.leases) writer.fixed<uint64_t>(static_cast<uint64_t>(lease.value()));
   }
@@ -108,6 +109,7 @@ Result<Frame> decode_frame(ByteView bytes) {
       alive.term = Term(reader.varint());
       alive.boot = Boot(reader.varint());
       alive.id = reader.varint();
+      alive.renews = read_flag(reader);
       const uint64_t count = read_count(reader, kKeepAliveLeasesMax, 8);
       alive.leases.reserve(count);
       for (uint64_t i = 0; i < count; ++i) alive.leases.emplace_back(static_cast<int64_t>(reader.fixed<uint64_t>()));

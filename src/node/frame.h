@@ -51,7 +51,8 @@ struct KeepAlive {
   GroupId group;
   Term term;
   Boot boot;
-  uint64_t id = 0;  // fresh for each frame of the sender's boot
+  uint64_t id = 0;     // fresh for each frame of the sender's boot
+  bool renews = true;  // otherwise it only asks for the time left
   std::vector<LeaseId> leases;
 };
 
@@ -60,7 +61,7 @@ struct KeepAliveReply {
   Boot boot;  // of the server answered
   uint64_t id = 0;
   bool ok = false;              // otherwise: not the leader, or not proven to be
-  std::vector<int64_t> ttl_ms;  // per lease as asked; zero: gone
+  std::vector<int64_t> ttl_ms;  // per lease as asked, or what is left of it; zero: gone
 };
 
 // The sender's state after the entry at `index` (keyspace/keyspace.h).

@@ -656,21 +656,25 @@ void Replica::read(Instant now, Ticket ticket) {
   new_reads_.push_back({.ticket = ticket, .deadline = now + options_.request_timeout});
 }
 
-void Replica::keep_alive(Instant now, Ticket ticket, LeaseId lease) {
+void Replica::ask_of_lease(Instant now, Ticket ticket, LeaseId lease, bool renews) {
   if (keep_alives_pending_ >= options_.keep_alives_pending_max) {
     clients_->on_keep_alive_refused(ticket, RequestRefusal::kOverloaded);
     return;
   }
   ++keep_alives_pending_;
   dirty_ = true;
-  new_keep_alives_.push_back({.ticket = ticket, .lease = lease, .deadline = now + options_.request_timeout});
+  new_keep_alives_.push_back(
+      {.ticket = ticket, .lease = lease, .renews = renews, .deadline = now + options_.request_timeout});
 }
 
-// The TTL, or zero if the lease is gone or its end already proposed.
-int64_t Replica::renew(Instant now, LeaseId lease) {
+// The TTL, or what is left of it; zero if the lease is gone or its end already proposed.
+int64_t Replica::time_of(Instant now, LeaseId lease, bool renews) {
   const auto info = keyspace_->lease(lease);
-  if (!info || !lease_clock_.renew(lease, info->ttl_ms, now)) return 0;
-  return info->ttl_ms;
+  if (!info) return 0;
+  if (renews) return lease_clock_.renew(lease, info->ttl_ms, now) ? info->ttl_ms : 0;
+  const auto left = lease_clock_.remaining_ms(lease, now);
+  // Due, and held back by the rate: it is there. The clock runs a little longer than was granted.
+  return left ? std::clamp<int64_t>(*left, 1, info->ttl_ms) : 0;
 }
 
 // One round of consensus confirms all reads and keep-alives that came in one turn; a keep-alive moves its deadline now
@@ -685,7 +689,9 @@ void Replica::flush_round(Instant now) {
     round.keep_alives = std::exchange(new_keep_alives_, {});
     round.remote = std::exchange(new_remote_, {});
     round.ttl_ms.reserve(round.keep_alives.size());
-    for (const WaitingKeepAlive& waiting : round.keep_alives) round.ttl_ms.push_back(renew(now, waiting.lease));
+    for (const WaitingKeepAlive& waiting : round.keep_alives) {
+      round.ttl_ms.push_back(time_of(now, waiting.lease, waiting.renews));
+    }
   } else if (reachable && !leading) {
     forward_keep_alives(now);
   }
@@ -718,9 +724,14 @@ void Replica::retry_rounds(Instant now) {
 void Replica::forward_keep_alives(Instant now) {
   const raft::Status status = raft_.status();
   while (!new_keep_alives_.empty()) {
-    const size_t count = std::min(new_keep_alives_.size(), kKeepAliveLeasesMax);
-    KeepAlive frame{
-        .group = options_.raft.group, .term = status.term, .boot = options_.raft.boot, .id = ++last_keep_alive_frame_};
+    const bool renews = new_keep_alives_.front().renews;
+    const auto same = std::ranges::find(new_keep_alives_, !renews, &WaitingKeepAlive::renews);
+    const size_t count = std::min(static_cast<size_t>(same - new_keep_alives_.begin()), kKeepAliveLeasesMax);
+    KeepAlive frame{.group = options_.raft.group,
+                    .term = status.term,
+                    .boot = options_.raft.boot,
+                    .id = ++last_keep_alive_frame_,
+                    .renews = renews};
     ForwardedKeepAlives waiting{.term = status.term, .deadline = now + options_.forward_retry};
     frame.leases.reserve(count);
     for (size_t i = 0; i < count; ++i) frame.leases.push_back(new_keep_alives_[i].lease);
@@ -738,9 +749,10 @@ void Replica::on(Instant now, NodeId from, const KeepAlive& frame) {
                 encode(KeepAliveReply{.group = options_.raft.group, .boot = frame.boot, .id = frame.id}));
     return;
   }
-  RemoteKeepAlives remote{.from = from, .boot = frame.boot, .id = frame.id, .leases = frame.leases};
+  RemoteKeepAlives remote{
+      .from = from, .boot = frame.boot, .id = frame.id, .renews = frame.renews, .leases = frame.leases};
   remote.ttl_ms.reserve(frame.leases.size());
-  for (const LeaseId lease : frame.leases) remote.ttl_ms.push_back(renew(now, lease));
+  for (const LeaseId lease : frame.leases) remote.ttl_ms.push_back(time_of(now, lease, frame.renews));
   new_remote_.push_back(std::move(remote));
 }
 
@@ -813,12 +825,12 @@ void Replica::look_again(Instant now) {
     }
     for (RemoteKeepAlives& remote : unknown.remote) {
       for (size_t i = 0; i < remote.ttl_ms.size(); ++i) {
-        if (remote.ttl_ms[i] == 0) remote.ttl_ms[i] = renew(now, remote.leases[i]);
+        if (remote.ttl_ms[i] == 0) remote.ttl_ms[i] = time_of(now, remote.leases[i], remote.renews);
       }
       answer_remote(remote, true);
     }
     for (const WaitingKeepAlive& waiting : unknown.keep_alives) {
-      const int64_t ttl_ms = renew(now, waiting.lease);
+      const int64_t ttl_ms = time_of(now, waiting.lease, waiting.renews);
       if (ttl_ms > 0) REACHED(keep_alive_overtook_its_grant);
       --keep_alives_pending_;
       clients_->on_kept_alive(waiting.ticket, ttl_ms);

@@ -77,7 +77,7 @@ class ReplicaClients {
   // The keyspace, as it is now, includes everything acknowledged before the read arrived.
   virtual void on_read_ready(Ticket ticket) = 0;
   virtual void on_read_refused(Ticket ticket, RequestRefusal refusal) = 0;
-  // ttl_ms zero: the lease is gone.
+  // Of keep_alive() its whole time, of lease_time() what is left of it; zero: the lease is gone.
   virtual void on_kept_alive(Ticket ticket, int64_t ttl_ms) = 0;
   virtual void on_keep_alive_refused(Ticket ticket, RequestRefusal refusal) = 0;
   // After each entry: replies were given, watches have what they watch.
@@ -163,7 +163,9 @@ class Replica {
   // (keyspace/validate.h).
   void write(Instant now, Ticket ticket, keyspace::CommandHeader header, ByteView body);
   void read(Instant now, Ticket ticket);
-  void keep_alive(Instant now, Ticket ticket, LeaseId lease);
+  void keep_alive(Instant now, Ticket ticket, LeaseId lease) { ask_of_lease(now, ticket, lease, true); }
+  // How long it has to go, by the leader's clock. Answered as a keep-alive, and limited with them.
+  void lease_time(Instant now, Ticket ticket, LeaseId lease) { ask_of_lease(now, ticket, lease, false); }
 
   // ---- Operators ----
   // What raft says to it: kNone, or why not.
@@ -197,12 +199,14 @@ class Replica {
   struct WaitingKeepAlive {
     Ticket ticket = 0;
     LeaseId lease;
+    bool renews = true;  // otherwise it only asks for the time left
     Instant deadline;
   };
   struct RemoteKeepAlives {
     NodeId from;
     Boot boot;
     uint64_t id = 0;
+    bool renews = true;
     std::vector<LeaseId> leases;
     std::vector<int64_t> ttl_ms;  // of each
   };
@@ -277,7 +281,8 @@ class Replica {
   void release_reads();
   void compact_history(Instant now);
   void expire_requests(Instant now);
-  int64_t renew(Instant now, LeaseId lease);
+  void ask_of_lease(Instant now, Ticket ticket, LeaseId lease, bool renews);
+  int64_t time_of(Instant now, LeaseId lease, bool renews);
 
   void on(Instant now, NodeId from, const Forward& frame);
   void on(Instant now, NodeId from, const ForwardReply& frame);
