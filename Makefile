@@ -55,7 +55,7 @@ bench: build
 ## make fuzz      each fuzz target for 60 s
 fuzz: setup
 	cmake --preset fuzz > /dev/null
-	cmake --build build/fuzz -j $(JOBS)
+	cmake --build build/fuzz -j $(JOBS) --target fuzzers
 	@tools/fuzz.sh
 
 ## make asan tsan the tests under address and undefined, and under thread sanitizer

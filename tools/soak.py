@@ -14,6 +14,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "internals" / "soak.md"
+# Seeds between two looks at the clock.
+SLICE = 100
 
 
 def seconds(text: str) -> int:
@@ -34,10 +36,11 @@ def main() -> int:
     rows = re.findall(rf"^\| \S+ \| {arguments.suite} \| (\d+)-(\d+) ", TABLE.read_text(), re.M) if TABLE.exists() else []
     first = seed = max([int(row[1]) for row in rows], default=1_000_000) + 1
     begin = time.monotonic()
-    totals: dict[str, float] = {}
+    simulated = operations = 0
+    fired: dict[str, int] = {}
     failed = False
     while time.monotonic() - begin < arguments.duration and not failed:
-        last = seed + 199
+        last = seed + SLICE - 1
         result = subprocess.run(
             [str(ROOT / "build/release/simulate"), arguments.suite, "--seeds", f"{seed}-{last}", "--seconds",
              str(arguments.seconds), "--jobs", str(arguments.jobs), "--json"], capture_output=True, text=True)
@@ -50,17 +53,17 @@ def main() -> int:
         except (IndexError, json.JSONDecodeError):
             failed = True
             break
-        for key, value in summary.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                totals[key] = totals.get(key, 0) + value
+        simulated += summary["simulated_ms"] / 1000
+        operations += summary["operations"]
+        for fault, (times, _) in summary["faults"].items():
+            fired[fault] = fired.get(fault, 0) + times
         seed = last + 1
         print(f"seeds {first}-{last}: {int(time.monotonic() - begin)} s", flush=True)
     hours = (time.monotonic() - begin) / 3600
-    print(json.dumps(totals))
-    simulated = totals.get("simulated_seconds", 0)
-    faults = totals.get("faults", 0)
-    row = (f"| {commit} | {arguments.suite} | {first}-{seed - 1} | {hours * arguments.jobs:.2f} | {simulated / 31_557_600:.3f} | "
-           f"{int(totals.get('operations', 0))} | {faults / max(simulated / 3600, 1e-9):.0f} | {'failed' if failed else '0'} |")
+    faults = sum(fired.values())
+    print("faults: " + ", ".join(f"{fault} {times}" for fault, times in sorted(fired.items()) if times))
+    row = (f"| {commit} | {arguments.suite} | {first}-{seed - 1} | {hours * arguments.jobs:.2f} | {simulated / 31_557_600:.4f} | "
+           f"{operations} | {faults / max(simulated / 3600, 1e-9):.0f} | {'failed' if failed else '0'} |")
     print(row)
     if not TABLE.exists():
         TABLE.write_text("# Long runs\n\nSums of `make soak`, a row each: fresh seeds, never run before.\n\n"

@@ -113,8 +113,8 @@ class Etcdctl:
     def lines(self, *arguments, stdin=None):
         return self.run_ctl(*arguments, stdin=stdin).stdout.splitlines()
 
-    def json(self, *arguments):
-        return json.loads(self.run_ctl(*arguments, "-w", "json").stdout)
+    def json(self, *arguments, code=0):
+        return json.loads(self.run_ctl(*arguments, "-w", "json", code=code).stdout)
 
     def key(self, name):
         return self.prefix + name
@@ -566,6 +566,47 @@ class LeaderKilled(Etcdctl, unittest.TestCase):
         first.interrupt()
         second.wait_lines(1, 60)
         second.interrupt()
+
+    def test_deletes_and_transactions_go_on(self):
+        for i in range(4):
+            self.put(f"k{i}", "v")
+        self.kill_leader()
+        # What may have been done twice is the same done once.
+        self.retry("del", self.key("k0"))
+        self.assertEqual(self.lines("get", self.key("k0")), [])
+        cluster.wait_until("a transaction", lambda: self.run_ctl(
+            "txn", code="any", stdin=f'value("{self.key("k1")}") = "v"\n\nput {self.key("k2")} new\n\nget {self.key("k3")}\n\n'
+        ).returncode == 0, 60)
+        self.assertEqual(self.lines("get", self.key("k2"), "--print-value-only"), ["new"])
+
+    def test_election_goes_on(self):
+        first = self.follow("elect", self.key("e"), "one")
+        first.wait_lines(2)
+        self.kill_leader()
+        self.retry("put", self.key("x"), "1")
+        # The claim stands and is still the oldest: the second candidate waits, until the first is gone.
+        second = self.follow("elect", self.key("e"), "two")
+        cluster.wait_until("the second claim stands",
+                           lambda: len(self.json("get", self.key("e") + "/", "--prefix").get("kvs", [])) == 2, 60)
+        self.assertEqual(second.lines, [])
+        first.interrupt()
+        second.wait_lines(2, 60)
+        self.assertEqual(second.lines[1], "two")
+        second.interrupt()
+
+    def test_what_is_told_of_a_dead_member(self):
+        dead = self.kill_leader()
+        self.retry("put", self.key("x"), "1")
+        members = self.json("member", "list")["members"]
+        self.assertEqual(sorted(m["name"] for m in members), sorted(s.name for s in self.cluster.servers))
+        health = self.json("endpoint", "health", code="any")
+        healthy = {entry["endpoint"]: entry["health"] for entry in health}
+        self.assertEqual(healthy, {s.endpoint: s is not dead for s in self.cluster.servers})
+        status = self.json("endpoint", "status", code="any")
+        self.assertEqual({entry["Endpoint"] for entry in status}, {s.endpoint for s in self.cluster.servers if s is not dead})
+        leaders = {entry["Status"]["leader"] for entry in status}
+        self.assertEqual(len(leaders), 1)
+        self.assertIn(leaders.pop(), {entry["Status"]["header"]["member_id"] for entry in status})
 
     def test_lease_is_kept_and_ends(self):
         lease = self.lines("lease", "grant", "4")[0].split()[1]
