@@ -14,32 +14,35 @@ constexpr size_t kPeersKept = 64;
 
 DigestComparison::Said& DigestComparison::at(LogIndex index) {
   Said& said = kept_[index];
-  // The lowest goes, also if it is the one just made: then it is too old to be compared, and nobody finds it again.
+  // The lowest goes, unless it is the one just made.
   if (kept_.size() > kIndexesKept && kept_.begin()->first != index) kept_.erase(kept_.begin());
   return said;
 }
 
-DigestComparison::Verdict DigestComparison::note_own(LogIndex index, uint64_t digest, size_t members) {
+DigestComparison::Verdict DigestComparison::note_own(LogIndex index, uint64_t digest, const Membership& membership) {
   Said& said = at(index);
   said.own = digest;
-  return judge(said, members);
+  return judge(said, membership);
 }
 
-DigestComparison::Verdict DigestComparison::note_peer(NodeId peer, LogIndex index, uint64_t digest, size_t members) {
+DigestComparison::Verdict DigestComparison::note_peer(NodeId peer, LogIndex index, uint64_t digest,
+                                                      const Membership& membership) {
   if (kept_.size() >= kIndexesKept && index < kept_.begin()->first) return Verdict::kNone;
   Said& said = at(index);
   if (said.peers.size() < kPeersKept || said.peers.contains(peer)) said.peers[peer] = digest;
-  return judge(said, members);
+  return judge(said, membership);
 }
 
-DigestComparison::Verdict DigestComparison::judge(const Said& said, size_t members) {
+DigestComparison::Verdict DigestComparison::judge(const Said& said, const Membership& membership) {
   if (!said.own) return Verdict::kNone;
   std::map<uint64_t, size_t> others;
   for (const auto& [peer, digest] : said.peers) {
-    if (digest != *said.own) ++others[digest];
+    const Member* member = membership.find(peer);
+    if (member != nullptr && member->role == MemberRole::kVoter && digest != *said.own) ++others[digest];
   }
+  const auto voters = static_cast<size_t>(std::ranges::count(membership.members(), MemberRole::kVoter, &Member::role));
   if (others.empty()) return Verdict::kNone;
-  const bool odd = std::ranges::any_of(others, [&](const auto& other) { return other.second > members / 2; });
+  const bool odd = std::ranges::any_of(others, [&](const auto& other) { return other.second > voters / 2; });
   return odd ? Verdict::kOdd : Verdict::kDiffer;
 }
 

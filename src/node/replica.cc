@@ -1021,16 +1021,15 @@ void Replica::on(Instant now, StateLoaded& result) {
 void Replica::tell_digest() {
   const StateDigest state{.group = options_.raft.group, .index = applied_, .digest = keyspace_->digest()};
   const std::string frame = encode(state);
-  const std::span<const Member> members = raft_.membership().members();
-  for (const Member& member : members) {
+  for (const Member& member : raft_.membership().members()) {
     if (member.id != options_.raft.self) world_.send(member.id, env::Lane::kForward, frame);
   }
-  take_verdict(digests_.note_own(state.index, state.digest, members.size()), state.index);
+  take_verdict(digests_.note_own(state.index, state.digest, raft_.membership()), state.index);
 }
 
 void Replica::on(Instant, NodeId from, const StateDigest& frame) {
   if (!raft_.membership().contains(from)) return;
-  take_verdict(digests_.note_peer(from, frame.index, frame.digest, raft_.membership().members().size()), frame.index);
+  take_verdict(digests_.note_peer(from, frame.index, frame.digest, raft_.membership()), frame.index);
 }
 
 void Replica::take_verdict(DigestComparison::Verdict verdict, LogIndex index) {
