@@ -1,6 +1,7 @@
 #include "sim/node_suite.h"
 
 #include <cstdio>
+#include <utility>
 
 #include "sim/node_cluster.h"
 #include "sim/raft_knobs.h"
@@ -73,17 +74,8 @@ std::string describe(const NodeKnobs& knobs) {
                      knobs.storage.chunk_bytes, knobs.clients, knobs.lease_clients);
 }
 
-RunResult run_node(RunContext& context) {
+RunResult run_cluster(RunContext& context, const SwarmParameters& parameters, const NodeKnobs& knobs, bool heals_all) {
   RunResult result;
-  SwarmParameters parameters = draw_swarm(context.seed, SwarmLimits::everything());
-  NodeKnobs knobs = draw_node_knobs(parameters);
-  if (context.setting("calm", 0) != 0) {
-    // What one would run: for measuring speed.
-    parameters = calm_swarm(context.seed, context.setting("nodes", 3));
-    knobs = NodeKnobs();
-    knobs.spare.assign(parameters.nodes, false);
-    knobs.think_mean = milliseconds(80);
-  }
   result.parameters = describe(parameters) + describe(knobs);
   NodeServer::set_verbose(context.verbose);
   World world(parameters, *context.decisions);
@@ -97,7 +89,12 @@ RunResult run_node(RunContext& context) {
       .violation = [&] { return cluster.check().violation(); },
       .on_healed = [&](const std::vector<bool>& core) { cluster.begin_liveness(core); },
       .excuse = [&] { return cluster.why_not_converged(); },
-      .choose_core = [&] { return cluster.choose_core(); },
+      .choose_core =
+          [&] {
+            std::vector<bool> core = cluster.choose_core();
+            if (heals_all) core.assign(core.size(), true);
+            return core;
+          },
       .is_over = [&] { return cluster.check().has_silent_loss(); },
   };
   // Where a majority may be destroyed, nothing can be demanded to go on.
@@ -125,6 +122,44 @@ RunResult run_node(RunContext& context) {
   return result;
 }
 
+RunResult run_node(RunContext& context) {
+  if (context.setting("calm", 0) != 0) {
+    // What one would run: for measuring speed.
+    const SwarmParameters parameters = calm_swarm(context.seed, context.setting("nodes", 3));
+    NodeKnobs knobs;
+    knobs.spare.assign(parameters.nodes, false);
+    knobs.think_mean = milliseconds(80);
+    return run_cluster(context, parameters, knobs, false);
+  }
+  const SwarmParameters parameters = draw_swarm(context.seed, SwarmLimits::everything());
+  return run_cluster(context, parameters, draw_node_knobs(parameters), false);
+}
+
+// What damages what was durable, and what makes a server read it again.
+FaultSet damage_faults() {
+  using enum FaultKind;
+  FaultSet faults;
+  for (const FaultKind kind :
+       {kCorruptSector, kStaleSector, kMisdirectedWrite, kMisdirectedRead, kUnreadableSector, kMissingFile, kLostDisk,
+        kRolledBackDisk, kKill, kPowerLoss, kPowerLossAll, kCrashInDiskCall, kUnsyncedLost, kNameLost, kTornWrite}) {
+    faults[kind] = true;
+  }
+  return faults;
+}
+
+// The disk of one replica is damaged at random places under load, power fails on one or on all; the others' disks are
+// sound. Nothing may be lost, and at the end every server must be whole again by itself.
+RunResult run_damage(RunContext& context) {
+  SwarmParameters parameters =
+      draw_swarm(context.seed, {.nodes_min = 3, .nodes_max = 5, .allowed = damage_faults(), .unbounded_percent = 0});
+  const size_t victim = context.seed % parameters.nodes;
+  for (size_t node = 0; node < parameters.nodes; ++node) parameters.damageable[node] = node == victim;
+  NodeKnobs knobs = draw_node_knobs(parameters);
+  knobs.membership_per_thousand = 0;
+  knobs.spare.assign(parameters.nodes, false);
+  return run_cluster(context, parameters, knobs, true);
+}
+
 }  // namespace
 
 void add_node_suite() {
@@ -137,6 +172,12 @@ void add_node_suite() {
                       "storage_snapshot_without_space"};
   suite.last_seed = 100;
   add_suite(std::move(suite));
+  Suite damage{.name = "node-damage",
+               .description = "whole servers, of which one has a disk that loses and alters what it held",
+               .run = &run_damage};
+  damage.expected = damage_faults();
+  damage.last_seed = 100;
+  add_suite(std::move(damage));
 }
 
 }  // namespace conclave::sim
