@@ -74,6 +74,7 @@ struct Collect {
     if (slices.empty()) return;
     changes.push_back([this_entries = &entries, &slices](Random& random) {
       std::vector<Entry> changed;
+      changed.reserve(slices.size());
       for (size_t i = 0; i < slices.size(); ++i) changed.push_back(slices[i]);
       const uint64_t how = random.below(4);
       if (how == 0) {
