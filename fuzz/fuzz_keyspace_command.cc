@@ -92,8 +92,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     (void)decode(command.body, open);
     std::vector<LeaseId> leases;
     (void)decode_expire(command.body, leases);
-    std::vector<LeaseRemaining> remaining;
-    (void)decode_checkpoint(command.body, remaining);
     InternalCommand internal;
     if (decode(command.body, internal) == ErrorId::kNone) {
       std::string encoded;

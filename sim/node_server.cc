@@ -162,6 +162,7 @@ void NodeServer::turn() {
   bool more = replica_->has_work();
   if (!replica_->keyspace().is_busy()) more = replica_->keyspace().run_background() || more;
   if (replica_->keyspace().watches().has_ready()) more = true;
+  for (const Watch& watch : watches_) more |= watch.asked;
   if (more) plan_turn(kFullTurn);
   arm();
 }
@@ -455,14 +456,20 @@ void NodeServer::on_state_replaced() {
 }
 
 void NodeServer::send_watches() {
-  (void)replica_->keyspace().watches().take_ready();
+  // As the product's streams: asked when new, when named, and again if there was more than one turn sends.
+  for (const keyspace::WatchStream* named : replica_->keyspace().watches().take_ready()) {
+    for (Watch& watch : watches_)
+      if (watch.stream.get() == named) watch.asked = true;
+  }
   for (Watch& watch : watches_) {
+    if (!watch.asked) continue;
     uint32_t units = kWatchUnits;
     keyspace::WatchResponse response;
     while (watch.stream->next(units, response)) {
       watch.sink->on_response(response);
       response = {};
     }
+    watch.asked = units == 0 && watch.stream->has_more();
   }
 }
 

@@ -110,6 +110,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   struct Watch {
     WatchSink* sink = nullptr;
     std::unique_ptr<keyspace::WatchStream> stream;
+    bool asked = false;  // it may have something to send
   };
 
   // node::ReplicaWorld

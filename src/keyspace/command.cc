@@ -11,6 +11,7 @@ constexpr uint8_t kHasSession = 2;
 constexpr uint8_t kHasTerm = 4;
 constexpr uint8_t kHasLease = 8;
 constexpr uint8_t kFlagsKnown = 15;
+constexpr uint8_t kKindReserved = 8;
 
 }  // namespace
 
@@ -52,8 +53,8 @@ bool decode_command(ByteView bytes, Command& out) {
   uint8_t version = reader.fixed<uint8_t>();
   uint8_t kind = reader.fixed<uint8_t>();
   uint8_t flags = reader.fixed<uint8_t>();
-  if (!reader.ok() || version != kVersion || kind < 1 || kind > static_cast<uint8_t>(CommandKind::kInternal) ||
-      (flags & ~kFlagsKnown) != 0) {
+  bool kind_known = kind >= 1 && kind <= static_cast<uint8_t>(CommandKind::kInternal) && kind != kKindReserved;
+  if (!reader.ok() || version != kVersion || !kind_known || (flags & ~kFlagsKnown) != 0) {
     return false;
   }
   CommandHeader& header = out.header;

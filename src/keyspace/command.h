@@ -16,16 +16,16 @@
 namespace conclave::keyspace {
 
 enum class CommandKind : uint8_t {
-  kPut = 1,              // etcdserverpb.PutRequest
-  kDeleteRange = 2,      // etcdserverpb.DeleteRangeRequest
-  kTxn = 3,              // etcdserverpb.TxnRequest
-  kCompact = 4,          // etcdserverpb.CompactionRequest
-  kLeaseGrant = 5,       // etcdserverpb.LeaseGrantRequest; the header's lease and TTL decide
-  kLeaseRevoke = 6,      // etcdserverpb.LeaseRevokeRequest
-  kLeaseExpire = 7,      // internal_command.h: many leases, each ended in a revision of its own
-  kLeaseCheckpoint = 8,  // internal_command.h: remaining times
-  kSessionOpen = 9,      // internal_command.h
-  kInternal = 10,        // internal_command.h
+  kPut = 1,          // etcdserverpb.PutRequest
+  kDeleteRange = 2,  // etcdserverpb.DeleteRangeRequest
+  kTxn = 3,          // etcdserverpb.TxnRequest
+  kCompact = 4,      // etcdserverpb.CompactionRequest
+  kLeaseGrant = 5,   // etcdserverpb.LeaseGrantRequest; the header's lease and TTL decide
+  kLeaseRevoke = 6,  // etcdserverpb.LeaseRevokeRequest
+  kLeaseExpire = 7,  // internal_command.h: many leases, each ended in a revision of its own
+  // 8 is reserved: no version gave it a meaning that lasted.
+  kSessionOpen = 9,  // internal_command.h
+  kInternal = 10,    // internal_command.h
 };
 
 struct CommandHeader {

@@ -13,6 +13,8 @@
 namespace conclave::keyspace {
 namespace {
 
+constexpr size_t kOpenWatches = 3;
+
 template <class Message>
 std::string text_of(const std::string& bytes) {
   Message message;
@@ -26,6 +28,21 @@ bool same(const std::string& body, const std::string& wanted, std::string& texts
   if (message.ParseFromString(body) && message.SerializeAsString() == wanted) return true;
   texts = fmt::format("answer\n  {}\nthe model says\n  {}", text_of<Message>(body), text_of<Message>(wanted));
   return false;
+}
+
+std::optional<std::string> different_events(const std::vector<mvccpb::Event>& got,
+                                            const std::vector<mvccpb::Event>& wanted) {
+  for (size_t i = 0; i < std::max(got.size(), wanted.size()); ++i) {
+    if (i < got.size() && i < wanted.size() && got[i].SerializeAsString() == wanted[i].SerializeAsString()) continue;
+    return fmt::format("event {}\n  {}\nthe model says\n  {}", i,
+                       i < got.size() ? got[i].ShortDebugString() : "nothing",
+                       i < wanted.size() ? wanted[i].ShortDebugString() : "nothing");
+  }
+  return std::nullopt;
+}
+
+bool is_empty_range(const Step& step) {
+  return !step.range_end.empty() && step.range_end != std::string(1, '\0') && step.key >= step.range_end;
 }
 
 bool same_reply(CommandKind kind, const std::string& body, const std::string& wanted, std::string& texts) {
@@ -53,15 +70,8 @@ std::optional<SharedBytes> command_of(const Step& step, ErrorId& refused) {
     case CommandKind::kLeaseExpire: {
       std::vector<LeaseId> leases;
       leases.reserve(step.leases.size());
-      for (const auto& [lease, remaining] : step.leases) leases.emplace_back(lease);
+      for (int64_t lease : step.leases) leases.emplace_back(lease);
       encode_expire(leases, body);
-      return encode_command(step.header, body);
-    }
-    case CommandKind::kLeaseCheckpoint: {
-      std::vector<LeaseRemaining> leases;
-      leases.reserve(step.leases.size());
-      for (const auto& [lease, remaining] : step.leases) leases.push_back({LeaseId(lease), remaining});
-      encode_checkpoint(leases, body);
       return encode_command(step.header, body);
     }
     case CommandKind::kSessionOpen: {
@@ -183,15 +193,8 @@ model::Answer Comparison::apply_to_model(const Step& step, int* failed_guard) {
       answer = model_.revoke(request.id());
       break;
     }
-    case CommandKind::kLeaseExpire: {
-      std::vector<int64_t> ids;
-      ids.reserve(step.leases.size());
-      for (const auto& [lease, remaining] : step.leases) ids.push_back(lease);
-      answer = model_.expire(ids);
-      break;
-    }
-    case CommandKind::kLeaseCheckpoint:
-      answer = model_.checkpoint(step.leases);
+    case CommandKind::kLeaseExpire:
+      answer = model_.expire(step.leases);
       break;
     case CommandKind::kSessionOpen: {
       const model::Operation& open = step.operations[0];
@@ -275,7 +278,7 @@ std::optional<std::string> Comparison::run_command(const Step& step) {
   std::string texts;
   if (!same_reply(step.header.kind, reply.body, expected.body, texts)) return texts;
   if (reply.error == ErrorId::kNone) count(step);
-  return std::nullopt;
+  return look_at_open_watches();
 }
 
 std::optional<std::string> Comparison::run_range(const Step& step) {
@@ -338,13 +341,9 @@ std::optional<std::string> Comparison::look(const model::Model& model) {
   }
   auto expected = model.leases.begin();
   for (const LeaseInfo& lease : leases) {
-    if (lease.id.value() != expected->first || lease.ttl_ms != expected->second.ttl_ms) {
+    if (lease.id.value() != expected->first || lease.ttl_ms != expected->second) {
       return fmt::format("lease {} ttl {}, the model has {} ttl {}", lease.id, lease.ttl_ms, expected->first,
-                         expected->second.ttl_ms);
-    }
-    if (!implementation_->is_busy() && lease.remaining_ms != expected->second.remaining_ms) {
-      return fmt::format("lease {} remaining {}, the model says {}", lease.id, lease.remaining_ms,
-                         expected->second.remaining_ms);
+                         expected->second);
     }
     if (implementation_->lease_keys(lease.id, {}, SIZE_MAX) != model.lease_keys(lease.id.value())) {
       return fmt::format("keys of lease {} differ", lease.id);
@@ -376,6 +375,7 @@ std::optional<std::string> Comparison::look(const model::Model& model) {
 }
 
 std::optional<std::string> Comparison::watch(const Step& step) {
+  if (step.from == 0 || step.from > model_.revision) return open_watch(step);
   WatchStream stream(implementation_->watches());
   stream.create({.key = step.key,
                  .range_end = step.range_end,
@@ -411,8 +411,9 @@ std::optional<std::string> Comparison::watch(const Step& step) {
     }
     if (!worked && implementation_->watches().behind() == 0) break;
   }
-  bool empty_range = !step.range_end.empty() && step.range_end != std::string(1, '\0') && step.key >= step.range_end;
-  if (empty_range) return canceled && created && got.empty() ? std::nullopt : std::optional<std::string>("empty range");
+  if (is_empty_range(step)) {
+    return canceled && created && got.empty() ? std::nullopt : std::optional<std::string>("empty range");
+  }
   if (step.from < model_.compacted) {
     if (!canceled || compact_revision != model_.compacted || !got.empty()) return "watch below the floor not canceled";
     return std::nullopt;
@@ -420,15 +421,73 @@ std::optional<std::string> Comparison::watch(const Step& step) {
   if (canceled) return "watch canceled";
   std::vector<mvccpb::Event> wanted =
       model_.watch(step.key, step.range_end, step.from, step.with_previous, step.no_put, step.no_delete);
-  for (size_t i = 0; i < std::max(got.size(), wanted.size()); ++i) {
-    if (i < got.size() && i < wanted.size() && got[i].SerializeAsString() == wanted[i].SerializeAsString()) continue;
-    return fmt::format("event {}\n  {}\nthe model says\n  {}", i,
-                       i < got.size() ? got[i].ShortDebugString() : "nothing",
-                       i < wanted.size() ? wanted[i].ShortDebugString() : "nothing");
-  }
-  succeeded["watch"] += 1;
-  if (step.with_previous) succeeded["watch.prev_kv"] += 1;
+  if (auto difference = different_events(got, wanted)) return difference;
+  if (!got.empty()) count_watch(step, "watch.past");
   return std::nullopt;
+}
+
+std::optional<std::string> Comparison::open_watch(const Step& step) {
+  if (open_watches_.size() == kOpenWatches) close_watch(0);
+  auto stream = std::make_unique<WatchStream>(implementation_->watches());
+  stream->create({.key = step.key,
+                  .range_end = step.range_end,
+                  .start_revision = step.from,
+                  .no_put = step.no_put,
+                  .no_delete = step.no_delete,
+                  .prev_kv = step.with_previous});
+  uint32_t units = 100;
+  WatchResponse response;
+  etcdserverpb::WatchResponse message;
+  if (!stream->next(units, response) || !message.ParseFromString(response.body)) return "no answer to a watch";
+  if (!message.created() || message.canceled() != is_empty_range(step)) return "watch refused, or an empty one not";
+  if (response.revision.value() != model_.revision) return "watch created at another revision";
+  if (message.canceled()) return std::nullopt;
+  int64_t before = std::max(step.from - 1, model_.revision);
+  open_watches_.push_back({.step = step, .told_through = before, .stream = std::move(stream)});
+  return std::nullopt;
+}
+
+std::optional<std::string> Comparison::look_at_open_watches() {
+  if (open_watches_.empty()) return std::nullopt;
+  std::vector<std::vector<mvccpb::Event>> got(open_watches_.size());
+  bool worked = true;
+  while (worked) {
+    worked = implementation_->watches().sweep(5);
+    for (const WatchStream* ready : implementation_->watches().take_ready()) {
+      for (size_t i = 0; i < open_watches_.size(); ++i) {
+        WatchStream& stream = *open_watches_[i].stream;
+        if (&stream != ready) continue;
+        worked = true;
+        WatchResponse response;
+        for (uint32_t units = 100; stream.next(units, response) || units == 0; units = 100) {
+          etcdserverpb::WatchResponse message;
+          if (!message.ParseFromString(response.body)) return "unreadable watch response";
+          if (message.canceled()) return "watch canceled";
+          for (const mvccpb::Event& event : message.events()) got[i].push_back(event);
+          response = {};
+        }
+      }
+    }
+  }
+  for (size_t i = 0; i < open_watches_.size(); ++i) {
+    OpenWatch& open = open_watches_[i];
+    if (model_.revision <= open.told_through) {
+      if (!got[i].empty()) return "events of a watch that nothing happened to";
+      continue;
+    }
+    std::vector<mvccpb::Event> wanted = model_.watch(open.step.key, open.step.range_end, open.told_through + 1,
+                                                     open.step.with_previous, open.step.no_put, open.step.no_delete);
+    if (auto difference = different_events(got[i], wanted)) return describe(open.step) + ": " + *difference;
+    open.told_through = model_.revision;
+    open.events += static_cast<int64_t>(got[i].size());
+  }
+  return std::nullopt;
+}
+
+void Comparison::close_watch(size_t at) {
+  const Step& step = open_watches_[at].step;
+  if (open_watches_[at].events > 0) count_watch(step, step.from == 0 ? "watch.now" : "watch.future");
+  open_watches_.erase(open_watches_.begin() + static_cast<ptrdiff_t>(at));
 }
 
 std::optional<std::string> Comparison::reload() {
@@ -444,6 +503,8 @@ std::optional<std::string> Comparison::reload() {
   }
   Status status = loader.finish();
   if (!status) return "snapshot refused: " + status.error().message;
+  // Streams end with the state they are of.
+  while (!open_watches_.empty()) close_watch(0);
   // The reader still stands on the old one; it ends first.
   if (fresh->digest() != implementation_->digest()) return "the digest differs after a reload";
   if (fresh->applied() != implementation_->applied()) return "the index differs after a reload";
@@ -453,9 +514,25 @@ std::optional<std::string> Comparison::reload() {
   return look(model_);
 }
 
+void Comparison::count_range_kind(const std::string& what, const std::string& key, const std::string& range_end) {
+  if (range_end.empty()) return;
+  const std::string zero(1, '\0');
+  succeeded[what + (range_end != zero ? ".range_end" : (key == zero ? ".everything" : ".from_key"))] += 1;
+}
+
+void Comparison::count_watch(const Step& step, const std::string& start) {
+  succeeded["watch"] += 1;
+  succeeded[start] += 1;
+  if (step.with_previous) succeeded["watch.prev_kv"] += 1;
+  if (step.no_put) succeeded["watch.no_put"] += 1;
+  if (step.no_delete) succeeded["watch.no_delete"] += 1;
+  count_range_kind("watch", step.key, step.range_end);
+}
+
 void Comparison::count(const Step& step) {
   auto add = [this](const std::string& name) { succeeded[name] += 1; };
   auto count_range = [&](const etcdserverpb::RangeRequest& request) {
+    count_range_kind("range", request.key(), request.range_end());
     if (request.limit() > 0) add("range.limit");
     if (request.revision() > 0) add("range.revision");
     if (request.serializable()) add("range.serializable");
@@ -494,6 +571,7 @@ void Comparison::count(const Step& step) {
       etcdserverpb::DeleteRangeRequest request;
       request.ParseFromString(step.request);
       add("delete");
+      count_range_kind("delete", request.key(), request.range_end());
       if (request.prev_kv()) add("delete.prev_kv");
       break;
     }
@@ -528,9 +606,6 @@ void Comparison::count(const Step& step) {
       break;
     case CommandKind::kLeaseExpire:
       add("expire");
-      break;
-    case CommandKind::kLeaseCheckpoint:
-      add("checkpoint");
       break;
     case CommandKind::kSessionOpen:
       add("session.open");

@@ -109,7 +109,9 @@ enum class GrpcCode : uint8_t {
   X(kStaleIncarnation, kFailedPrecondition, "STALE_INCARNATION")                                                     \
   X(kRepeated, kAlreadyExists, "ALREADY_APPLIED")                                                                    \
   X(kPastTerm, kAborted, "PAST_TERM")                                                                                \
-  X(kGuardFailed, kFailedPrecondition, "GUARD_FAILED")
+  X(kGuardFailed, kFailedPrecondition, "GUARD_FAILED")                                                               \
+  /* Of a command that took effect. */                                                                               \
+  X(kAnswerTooLarge, kOutOfRange, "APPLIED_BUT_ANSWER_TOO_LARGE")
 
 enum class ErrorId : uint8_t {
 #define X(identifier, code, text) identifier,

@@ -21,12 +21,12 @@ void Execution::begin(LogIndex index, Term term, const SharedBytes& command) {
   reply_.index = index;
   reply_.error = ErrorId::kNone;
   reply_.body.clear();
+  if (reply_.body.capacity() > kAnswerBytesKept) std::string().swap(reply_.body);
   reply_.failed_guard = 0;
   effects_.revision_before = Revision(store_.visible());
   effects_.records.clear();
   effects_.leases_started.clear();
   effects_.leases_ended.clear();
-  effects_.leases_checkpointed.clear();
   Command decoded;
   header_ = {};
   reply_.header = {};
@@ -37,6 +37,9 @@ void Execution::begin(LogIndex index, Term term, const SharedBytes& command) {
   }
   header_ = decoded.header;
   reply_.header = decoded.header;
+  answers_ = !answer_options_.origin.is_set() ||
+             (header_.origin == answer_options_.origin && header_.boot == answer_options_.boot);
+  answer_too_large_ = false;
   request_ = decoded.body;
   revision_ = store_.visible() + 1;
   first_event_ = store_.events_end();
@@ -121,8 +124,10 @@ ErrorId Execution::prepare_body() {
       if (error != ErrorId::kNone) return error;
       if (!header_.lease.is_set()) return ErrorId::kMalformed;
       internal({.kind = InternalOperation::Kind::kLeaseGrant, .lease = header_.lease, .milliseconds = header_.ttl_ms});
-      append_int64_field(reply_.body, 2, header_.lease.value());
-      append_int64_field(reply_.body, 3, header_.ttl_ms / 1000);
+      if (answers_) {
+        append_int64_field(reply_.body, 2, header_.lease.value());
+        append_int64_field(reply_.body, 3, header_.ttl_ms / 1000);
+      }
       return ErrorId::kNone;
     }
     case CommandKind::kLeaseRevoke: {
@@ -139,17 +144,6 @@ ErrorId Execution::prepare_body() {
       body_ = Body::kExpire;
       for (LeaseId lease : leases) {
         internal_.operations.push_back({.kind = InternalOperation::Kind::kLeaseRevoke, .lease = lease});
-      }
-      return ErrorId::kNone;
-    }
-    case CommandKind::kLeaseCheckpoint: {
-      std::vector<LeaseRemaining> leases;
-      if (!decode_checkpoint(request_, leases)) return ErrorId::kMalformed;
-      body_ = Body::kExpire;
-      for (const LeaseRemaining& item : leases) {
-        internal_.operations.push_back({.kind = InternalOperation::Kind::kLeaseCheckpoint,
-                                        .lease = item.lease,
-                                        .milliseconds = item.remaining_ms});
       }
       return ErrorId::kNone;
     }
@@ -212,6 +206,7 @@ bool Execution::run(uint32_t& units) {
       case Stage::kCleanLeases:
         if (!clean_leases(units)) return false;
         finish(ErrorId::kNone);
+        if (answer_too_large_) reply_.error = ErrorId::kAnswerTooLarge;
         break;
       case Stage::kDone:
         break;
@@ -504,8 +499,6 @@ ErrorId Execution::check_internal(const InternalOperation& operation) {
       if (!lease_stands(operation.lease)) return ErrorId::kLeaseNotFound;
       leases_after_[operation.lease] = false;
       return ErrorId::kNone;
-    case InternalOperation::Kind::kLeaseCheckpoint:
-      return lease_stands(operation.lease) ? ErrorId::kNone : ErrorId::kLeaseNotFound;
   }
   return ErrorId::kUnknownCommand;
 }
@@ -524,13 +517,13 @@ void Execution::open_frame(uint32_t txn) {
   const Slice& chosen = succeeded_[txn] != 0 ? node.success : node.failure;
   frames_.push_back(
       {.txn = txn, .next = chosen.begin, .end = chosen.end, .open_response = open_response_, .open_body = open_body_});
-  append_bool_field(reply_.body, 2, succeeded_[txn] != 0);
+  if (answers_) append_bool_field(reply_.body, 2, succeeded_[txn] != 0);
 }
 
 void Execution::close_frame() {
   Frame frame = frames_.back();
   frames_.pop_back();
-  if (frames_.empty()) return;
+  if (frames_.empty() || !answers_) return;
   // Of a nested transaction it is empty: etcd fills in the outermost alone.
   close_message(reply_.body, open_message(reply_.body, 1));
   close_message(reply_.body, frame.open_body);
@@ -539,9 +532,20 @@ void Execution::close_frame() {
 
 // The header inside a transaction's response carries the revision as it stands at that operation, and nothing else.
 void Execution::append_inner_header() {
+  if (!answers_) return;
   size_t header = open_message(reply_.body, 1);
   append_int64_field(reply_.body, 3, store_.written());
   close_message(reply_.body, header);
+}
+
+// What grew too long is not built to its end, since that end may be anywhere. The command goes on: it has begun to
+// write, and others apply it too.
+void Execution::bound_answer() {
+  if (reply_.body.size() <= answer_options_.bytes_max) return;
+  REACHED(keyspace_answer_too_large);
+  std::string().swap(reply_.body);  // an assignment would keep the memory
+  answers_ = false;
+  answer_too_large_ = true;
 }
 
 bool Execution::operate_requests(uint32_t& units) {
@@ -555,8 +559,10 @@ bool Execution::operate_requests(uint32_t& units) {
     if (!operation_open_) {
       if (units == 0) return false;
       --units;
-      open_response_ = open_message(reply_.body, 3);
-      open_body_ = open_message(reply_.body, static_cast<uint32_t>(operation.kind));
+      if (answers_) {
+        open_response_ = open_message(reply_.body, 3);
+        open_body_ = open_message(reply_.body, static_cast<uint32_t>(operation.kind));
+      }
       if (operation.kind == OperationKind::kTxn) {
         ++frame.next;
         open_frame(operation.at);
@@ -567,10 +573,14 @@ bool Execution::operate_requests(uint32_t& units) {
       resumed_ = false;
       if (operation.kind == OperationKind::kRange) range_.begin_inside(store_, program_.ranges[operation.at]);
     }
-    if (!run_operation(operation, units)) return false;
+    bool done = run_operation(operation, units);
+    bound_answer();
+    if (!done) return false;
     append_inner_header();
-    close_message(reply_.body, open_body_);
-    close_message(reply_.body, open_response_);
+    if (answers_) {
+      close_message(reply_.body, open_body_);
+      close_message(reply_.body, open_response_);
+    }
     operation_open_ = false;
     ++frame.next;
   }
@@ -580,14 +590,15 @@ bool Execution::operate_requests(uint32_t& units) {
 bool Execution::run_operation(const Operation& operation, uint32_t& units) {
   switch (operation.kind) {
     case OperationKind::kRange:
-      return range_.step(units, reply_.body);
+      // It changes nothing: without an answer to go into it need not be read.
+      return !answers_ || range_.step(units, reply_.body);
     case OperationKind::kPut:
       put(program_.puts[operation.at]);
       return true;
     case OperationKind::kDelete: {
       const DeleteRangeRequest& request = program_.deletes[operation.at];
       if (!delete_range(KeyRange::of(request.key, request.range_end), request.prev_kv, units)) return false;
-      append_int64_field(reply_.body, 2, deleted_);
+      if (answers_) append_int64_field(reply_.body, 2, deleted_);
       return true;
     }
     case OperationKind::kNone:
@@ -608,7 +619,7 @@ void Execution::put(const PutRequest& put) {
                                : store_.put(put.key, put.value, lease, revision_);
   }
   attach(version);
-  if (put.prev_kv && version->previous != nullptr && !version->previous->is_tombstone()) {
+  if (answers_ && put.prev_kv && version->previous != nullptr && !version->previous->is_tombstone()) {
     append_key_value(reply_.body, 2, version->previous, false);
   }
 }
@@ -636,9 +647,10 @@ bool Execution::delete_range(const KeyRange& range, bool prev_kv, uint32_t& unit
     }
     --units;
     if (!key->head->is_tombstone()) {
-      if (prev_kv) {
+      if (prev_kv && answers_) {
         append_key_value(reply_.body, 3, key->head, false);
         units -= std::min(units, key->head->value_size / 1024);
+        bound_answer();
       }
       (void)store_.end_key(path, revision_);
       ++deleted_;
@@ -675,13 +687,6 @@ bool Execution::operate_internal(uint32_t& units) {
       case InternalOperation::Kind::kLeaseRevoke:
         if (!revoke(operation.lease, units)) return false;
         break;
-      case InternalOperation::Kind::kLeaseCheckpoint: {
-        Lease* lease = tables_.lease(operation.lease);
-        if (lease == nullptr) break;  // of a list: ended by somebody else
-        tables_.checkpoint(*lease, operation.milliseconds);
-        effects_.leases_checkpointed.push_back(operation.lease);
-        break;
-      }
     }
     units -= std::min<uint32_t>(units, 1);
   }

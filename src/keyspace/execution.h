@@ -13,6 +13,7 @@
 #include "base/types.h"
 #include "keyspace/command.h"
 #include "keyspace/internal_command.h"
+#include "keyspace/limits.h"
 #include "keyspace/range_read.h"
 #include "keyspace/requests.h"
 #include "keyspace/store.h"
@@ -24,10 +25,11 @@ namespace conclave::keyspace {
 // The answer to one command.
 struct Reply {
   LogIndex index;
-  CommandHeader header;  // of the command: who asked; empty if it could not be read
-  ErrorId error = ErrorId::kNone;
-  Revision revision;  // of the keyspace after the command: for the response's header
-  // The response message of etcd's API without field 1, its header, which the API puts in front.
+  CommandHeader header;            // of the command: who asked; empty if it could not be read
+  ErrorId error = ErrorId::kNone;  // nothing was changed, unless kAnswerTooLarge
+  Revision revision;               // of the keyspace after the command: for the response's header
+  // The response message of etcd's API without field 1, its header, which the API puts in front. Empty if nobody here
+  // waits for it (AnswerOptions).
   std::string body;
   uint32_t failed_guard = 0;  // with kGuardFailed: which, from 0
 };
@@ -38,13 +40,22 @@ struct Effects {
   std::vector<RecordChange> records;
   std::vector<LeaseId> leases_started;
   std::vector<LeaseId> leases_ended;
-  std::vector<LeaseId> leases_checkpointed;
+};
+
+// Which answers are built. Of no effect on the state: replicas differ in it.
+struct AnswerOptions {
+  // Commands of this origin alone are answered; unset: all are.
+  NodeId origin;
+  Boot boot;
+  // A longer answer is dropped as soon as it is, and the reply is kAnswerTooLarge.
+  size_t bytes_max = kAnswerBytesMax;
 };
 
 class Execution {
  public:
   Execution(Store& store, Tables& tables, WatchHub& hub) : store_(store), tables_(tables), hub_(hub) {}
 
+  void set_answers(const AnswerOptions& options) { answer_options_ = options; }
   // The last command must be done.
   void begin(LogIndex index, Term term, const SharedBytes& command);
   // True when the command is done. `units` is reduced by the work.
@@ -97,6 +108,7 @@ class Execution {
   void open_frame(uint32_t txn);
   void close_frame();
   void append_inner_header();
+  void bound_answer();
 
   [[nodiscard]] bool clean_keys(uint32_t& units);
   [[nodiscard]] bool clean_leases(uint32_t& units);
@@ -104,6 +116,7 @@ class Execution {
   Store& store_;
   Tables& tables_;
   WatchHub& hub_;
+  AnswerOptions answer_options_;
   Reply reply_;
   Effects effects_;
 
@@ -115,6 +128,8 @@ class Execution {
   Program program_;
   InternalCommand internal_;
   int64_t revision_ = 0;  // of the events written next
+  bool answers_ = true;   // reply_.body is being built
+  bool answer_too_large_ = false;
 
   // Guards and compares.
   std::vector<uint32_t> undecided_;  // transactions of the chosen path, in the order they are decided

@@ -29,9 +29,11 @@ int64_t KeyspaceView::count(const KeyRange& range) const {
 
 std::optional<KeyValue> KeyspaceView::oldest(const KeyRange& range, Revision after) const {
   ASSERT(keyspace_.store().is_published());
-  int64_t create = 0;
-  const Key* key = keyspace_.store().tree().first_by_create(range, {.create_min = after.value() + 1}, create);
-  return key != nullptr ? std::optional(key_value(key->head)) : std::nullopt;
+  std::vector<Key*> first;
+  uint32_t units = UINT32_MAX;
+  bool known = keyspace_.store().tree().first_by_create(range, {.create_min = after.value() + 1}, 1, units, first);
+  ASSERT(known);
+  return !first.empty() ? std::optional(key_value(first.front()->head)) : std::nullopt;
 }
 
 std::optional<std::string> KeyspaceView::scan(const KeyRange& range, size_t keys_max,

@@ -1,5 +1,6 @@
 // What layers may know of the keyspace: read it, propose internal commands, hear what was applied. Nothing else of this
-// folder is theirs. node implements Proposer; KeyspaceView implements View; tests may implement either.
+// folder is theirs. KeyspaceView implements View, and so may tests. Nothing implements Proposer yet: today's layers
+// hand their commands to who owns them, as etcd's requests.
 #pragma once
 
 #include <cstdint>
@@ -38,9 +39,10 @@ class View {
   [[nodiscard]] virtual std::optional<KeyValue> get(ByteView key) const = 0;
   // How many keys live in the range: no scan.
   [[nodiscard]] virtual int64_t count(const KeyRange& range) const = 0;
-  // The oldest key of the range by create revision, among those created after `after`: no scan. Claims of one name in
-  // the order of their tokens are oldest(range, 0), oldest(range, that one's create), ...; of equal ones the first by
-  // key.
+  // The oldest key of the range by create revision, among those created after `after`; of equal ones the first by key.
+  // Claims of one name in the order of their tokens are oldest(range, 0), oldest(range, that one's create), ... With
+  // zero it is a walk down the tree; otherwise it looks at one number for some 2,000 keys, and the first time it is
+  // asked of a range, at each key.
   [[nodiscard]] virtual std::optional<KeyValue> oldest(const KeyRange& range, Revision after) const = 0;
   // Visits live keys in order until `visit` says false or `keys_max` were looked at, ended ones included; the key to go
   // on from, or nothing at the end of the range.

@@ -64,29 +64,6 @@ bool decode_expire(ByteView bytes, std::vector<LeaseId>& out) {
   return reader.finished();
 }
 
-void encode_checkpoint(const std::vector<LeaseRemaining>& leases, std::string& out) {
-  ByteWriter writer(out);
-  writer.varint(leases.size());
-  for (const LeaseRemaining& item : leases) {
-    writer.varint(bits(item.lease));
-    writer.varint(static_cast<uint64_t>(item.remaining_ms));
-  }
-}
-
-bool decode_checkpoint(ByteView bytes, std::vector<LeaseRemaining>& out) {
-  out.clear();
-  ByteReader reader(bytes);
-  uint64_t count = reader.varint();
-  if (count > kExpireLeasesMax) return false;
-  for (uint64_t i = 0; i < count && reader.ok(); ++i) {
-    LeaseRemaining item;
-    item.lease = read_lease(reader);
-    item.remaining_ms = read_milliseconds(reader);
-    out.push_back(item);
-  }
-  return reader.finished();
-}
-
 void encode(const InternalCommand& command, std::string& out) {
   ByteWriter writer(out);
   writer.varint(command.guards.size());
@@ -142,7 +119,7 @@ ErrorId decode(ByteView bytes, InternalCommand& out) {
     operation.value = reader.sized();
     operation.lease = lease_of(reader.varint());
     operation.milliseconds = read_milliseconds(reader);
-    if (kind < 1 || kind > static_cast<uint8_t>(InternalOperation::Kind::kLeaseCheckpoint) || ignore_value > 1) {
+    if (kind < 1 || kind > static_cast<uint8_t>(InternalOperation::Kind::kLeaseRevoke) || ignore_value > 1) {
       reader.reject();
     }
     if (!reader.ok()) return ErrorId::kMalformed;
@@ -165,7 +142,6 @@ ErrorId decode(ByteView bytes, InternalCommand& out) {
         break;
       case InternalOperation::Kind::kLeaseGrant:
       case InternalOperation::Kind::kLeaseRevoke:
-      case InternalOperation::Kind::kLeaseCheckpoint:
         if (!operation.lease.is_set()) return ErrorId::kMalformed;
         break;
     }

@@ -1,5 +1,5 @@
-// Bodies of the commands that are ours: opening a session, ending and checkpointing leases, and internal commands,
-// which combine keys, system records and leases in one entry under guards. Encoders and bounded decoders; views, no
+// Bodies of the commands that are ours: opening a session, ending leases, and internal commands, which combine
+// keys, system records and leases in one entry under guards. Encoders and bounded decoders; views, no
 // ownership.
 #pragma once
 
@@ -29,14 +29,6 @@ void encode(const SessionOpen& open, std::string& out);
 void encode_expire(const std::vector<LeaseId>& leases, std::string& out);
 [[nodiscard]] bool decode_expire(ByteView bytes, std::vector<LeaseId>& out);
 
-// kLeaseCheckpoint, at most kExpireLeasesMax. Unknown leases are passed over.
-struct LeaseRemaining {
-  LeaseId lease;
-  int64_t remaining_ms = 0;  // at most the granted TTL; more is cut to it
-};
-void encode_checkpoint(const std::vector<LeaseRemaining>& leases, std::string& out);
-[[nodiscard]] bool decode_checkpoint(ByteView bytes, std::vector<LeaseRemaining>& out);
-
 // What must hold for an internal command to take effect. All are looked at before anything changes.
 struct Guard {
   enum class Kind : uint8_t {
@@ -54,13 +46,13 @@ struct Guard {
 
 struct InternalOperation {
   enum class Kind : uint8_t {
-    kPut = 1,              // key, value, lease; ignore_value keeps the value (and, like any put, the create revision)
-    kDelete = 2,           // keys of [key, range_end)
-    kRecordPut = 3,        // system record key := value, hanging on lease if set
-    kRecordDelete = 4,     // system record key
-    kLeaseGrant = 5,       // lease, milliseconds
-    kLeaseRevoke = 6,      // lease, with all that hangs on it at this point of the command
-    kLeaseCheckpoint = 7,  // lease, milliseconds
+    kPut = 1,           // key, value, lease; ignore_value keeps the value (and, like any put, the create revision)
+    kDelete = 2,        // keys of [key, range_end)
+    kRecordPut = 3,     // system record key := value, hanging on lease if set
+    kRecordDelete = 4,  // system record key
+    kLeaseGrant = 5,    // lease, milliseconds
+    kLeaseRevoke = 6,   // lease, with all that hangs on it at this point of the command
+    // 7 is reserved.
   };
   Kind kind = Kind::kPut;
   bool ignore_value = false;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 #include <new>
 
 #include "base/assert.h"
@@ -18,6 +19,18 @@ struct KeyTree::Separator {
 // miss.
 constexpr uint32_t kPrefixBytes = 32;
 
+// Numbers sorted in the time of one unit.
+constexpr uint32_t kSortedPerUnit = 16;
+
+// The create revisions of all live keys under a node whose children are leaves, ascending. A copy of what the leaves
+// say: made when first asked for, then kept up. New ones go to the end, since revisions grow.
+struct KeyTree::Creates {
+  uint32_t count;
+  uint32_t capacity;
+  [[nodiscard]] int64_t* begin() { return reinterpret_cast<int64_t*>(this + 1); }
+  [[nodiscard]] int64_t* end() { return begin() + count; }
+};
+
 struct KeyTree::Leaf {
   uint32_t count = 0;
   uint32_t shared = 0;  // bytes all keys here have in common
@@ -31,8 +44,9 @@ struct KeyTree::Leaf {
 };
 
 struct KeyTree::Inner {
-  uint32_t count = 0;   // children
-  uint32_t shared = 0;  // bytes all separators have in common
+  uint32_t count = 0;          // children
+  uint32_t shared = 0;         // bytes all separators have in common
+  Creates* creates = nullptr;  // or null; always null above other inner nodes
   char prefix[kPrefixBytes];
   uint64_t heads[kFanout];
   Separator* separators[kFanout];  // [i]: no key of child i is below it, none of child i-1 at or above; [0] is unused
@@ -295,10 +309,69 @@ KeyTree::Totals KeyTree::node_totals(const void* node, uint32_t height) const {
   return sum;
 }
 
+void KeyTree::free_inner(Inner* inner) {
+  free_creates(*inner);
+  pool_.free(inner, sizeof(Inner));
+}
+
+KeyTree::Creates* KeyTree::allocate_creates(uint32_t capacity) const {
+  Creates* creates = static_cast<Creates*>(pool_.allocate(sizeof(Creates) + capacity * sizeof(int64_t)));
+  creates->count = 0;
+  creates->capacity = capacity;
+  return creates;
+}
+
+void KeyTree::free_creates(Inner& inner) const {
+  if (inner.creates == nullptr) return;
+  pool_.free(inner.creates, sizeof(Creates) + inner.creates->capacity * sizeof(int64_t));
+  inner.creates = nullptr;
+}
+
+void KeyTree::make_creates(Inner& inner) const {
+  int64_t lives = 0;
+  for (uint32_t i = 0; i < inner.count; ++i) lives += inner.totals[i].lives;
+  inner.creates = allocate_creates(static_cast<uint32_t>(lives));
+  for (uint32_t i = 0; i < inner.count; ++i) {
+    const Leaf* leaf = static_cast<const Leaf*>(inner.children[i]);
+    for (uint32_t at = 0; at < leaf->count; ++at) {
+      if (leaf->creates[at] != 0) inner.creates->begin()[inner.creates->count++] = leaf->creates[at];
+    }
+  }
+  std::sort(inner.creates->begin(), inner.creates->end());
+}
+
+void KeyTree::change_creates(Inner& inner, int64_t before, int64_t create) const {
+  Creates* creates = inner.creates;
+  if (before != 0) {
+    int64_t* at = std::lower_bound(creates->begin(), creates->end(), before);
+    ASSERT(at != creates->end() && *at == before);
+    std::copy(at + 1, creates->end(), at);
+    --creates->count;
+  }
+  if (create == 0) return;
+  if (creates->count == creates->capacity) {
+    Creates* larger = allocate_creates(creates->count + creates->count / 2 + 8);
+    larger->count = creates->count;
+    std::copy(creates->begin(), creates->end(), larger->begin());
+    free_creates(inner);
+    creates = inner.creates = larger;
+  }
+  int64_t* at = creates->end();
+  if (creates->count > 0 && at[-1] > create) {
+    at = std::upper_bound(creates->begin(), creates->end(), create);
+    std::copy_backward(at, creates->end(), creates->end() + 1);
+  }
+  *at = create;
+  ++creates->count;
+}
+
 void KeyTree::set_create(const Path& path, int64_t create) {
   ASSERT(path.found_);
   int64_t before = path.leaf_->creates[path.at_];
   path.leaf_->creates[path.at_] = create;
+  if (path.depth_ > 0 && path.steps_[path.depth_ - 1].node->creates != nullptr) {
+    change_creates(*path.steps_[path.depth_ - 1].node, before, create);
+  }
   int64_t delta = (create != 0 ? 1 : 0) - (before != 0 ? 1 : 0);
   const void* node = path.leaf_;
   uint32_t height = 0;
@@ -392,6 +465,7 @@ void KeyTree::grow(Path& path, uint32_t level, void* left, void* right, Separato
     std::copy(inner->totals + keep, inner->totals + kFanout, sibling->totals);
     Separator* up = inner->separators[keep];
     inner->count = keep;
+    free_creates(*inner);
     Inner* target = inner;
     if (at > keep) {
       target = sibling;
@@ -456,20 +530,20 @@ void KeyTree::remove_child(Path& path, uint32_t level) {
   --inner->count;
   if (inner->count == 0) {
     ASSERT_CMP(level, >, 1u);
-    pool_.free(inner, sizeof(Inner));
+    free_inner(inner);
     remove_child(path, level - 1);
     return;
   }
   rebuild_heads(*inner, 1);
   if (level == 1 && inner->count == 1) {
     root_ = inner->children[0];
-    pool_.free(inner, sizeof(Inner));
+    free_inner(inner);
     --height_;
     // A chain of nodes with one child each collapses as well.
     while (height_ > 0 && static_cast<Inner*>(root_)->count == 1) {
       Inner* lone = static_cast<Inner*>(root_);
       root_ = lone->children[0];
-      pool_.free(lone, sizeof(Inner));
+      free_inner(lone);
       --height_;
     }
   }
@@ -535,66 +609,150 @@ void KeyTree::totals_in(const void* node, uint32_t height, const KeyRange& range
   }
 }
 
-struct KeyTree::Search {
-  const KeyRange& range;
-  const CreateOrder& order;
-  Key* best = nullptr;
-  int64_t best_create = 0;
+// A key, or a subtree and the best its keys can be.
+struct KeyTree::Candidate {
+  int64_t rank;  // create revision; negative where the newest comes first: the lowest rank is the best
+  void* node;    // null: a key
+  Key* key;
+  uint32_t height;
+  // Keys of the node may lie below the range's begin; at or above its end.
+  bool open_left;
+  bool open_right;
+  // Some key of the whole subtree has this rank; otherwise none has a better one.
+  bool exact;
 
-  // Whether a subtree with these bounds can hold something better than the best so far.
-  [[nodiscard]] bool may_improve(const Totals& totals) const {
-    if (totals.lives == 0 || totals.newest < order.create_min || totals.oldest > order.create_max) return false;
-    if (order.descending) {
-      if (order.after != nullptr && totals.oldest > order.after_create) return false;
-      return best == nullptr || totals.newest > best_create;
-    }
-    if (order.after != nullptr && totals.newest < order.after_create) return false;
-    return best == nullptr || totals.oldest < best_create;
-  }
-
-  // Keys are offered in key order, so that of equal create revisions the first offered stays.
-  void offer(Key* key, int64_t create) {
-    if (create < order.create_min || create > order.create_max) return;
-    if (order.after != nullptr) {
-      if (order.descending ? create > order.after_create : create < order.after_create) return;
-      if (create == order.after_create && key->bytes() <= order.after->bytes()) return;
-    }
-    if (best != nullptr && (order.descending ? create <= best_create : create >= best_create)) return;
-    best = key;
-    best_create = create;
+  // For a heap whose front is the best. Nodes go before keys of the same rank: they may hold an earlier key.
+  friend bool operator<(const Candidate& a, const Candidate& b) {
+    if (a.rank != b.rank) return a.rank > b.rank;
+    if (a.node != nullptr || b.node != nullptr) return a.node == nullptr;
+    return a.key->bytes() > b.key->bytes();
   }
 };
 
-Key* KeyTree::first_by_create(const KeyRange& range, const CreateOrder& order, int64_t& create) const {
-  Search search{range, order};
+// Best first: whatever comes to the front of the heap is better than all that was not looked at.
+struct KeyTree::Search {
+  const KeyRange& range;
+  const CreateOrder& order;
+  size_t count;
+  std::vector<Candidate> heap = {};
+  std::vector<int64_t> ranks = {};  // a heap of the best `count` keys': what is worse than its front is not wanted
+
+  void push(const Candidate& candidate) {
+    if (ranks.size() == count && candidate.rank > ranks.front()) return;
+    if (candidate.node == nullptr) {
+      ranks.push_back(candidate.rank);
+      std::push_heap(ranks.begin(), ranks.end());
+      if (ranks.size() > count) {
+        std::pop_heap(ranks.begin(), ranks.end());
+        ranks.pop_back();
+      }
+    }
+    heap.push_back(candidate);
+    std::push_heap(heap.begin(), heap.end());
+  }
+  Candidate pop() {
+    std::pop_heap(heap.begin(), heap.end());
+    Candidate best = heap.back();
+    heap.pop_back();
+    return best;
+  }
+  void offer(Key* key, int64_t create) {
+    if (create < order.create_min || create > order.create_max) return;
+    push({.rank = order.descending ? -create : create, .node = nullptr, .key = key});
+  }
+  void offer(void* node, uint32_t height, const Totals& totals, bool open_left, bool open_right) {
+    if (totals.lives == 0 || totals.newest < order.create_min || totals.oldest > order.create_max) return;
+    push({.rank =
+              order.descending ? -std::min(totals.newest, order.create_max) : std::max(totals.oldest, order.create_min),
+          .node = node,
+          .key = nullptr,
+          .height = height,
+          .open_left = open_left,
+          .open_right = open_right,
+          .exact = order.descending ? totals.newest <= order.create_max : totals.oldest >= order.create_min});
+  }
+  // The whole of a node above leaves once more, now that its list tells its best exactly.
+  void offer_exact(const Candidate& candidate, Creates& creates) {
+    Candidate exact = candidate;
+    exact.exact = true;
+    if (order.descending) {
+      const int64_t* at = std::upper_bound(creates.begin(), creates.end(), order.create_max);
+      if (at == creates.begin() || at[-1] < order.create_min) return;
+      exact.rank = -at[-1];
+    } else {
+      const int64_t* at = std::lower_bound(creates.begin(), creates.end(), order.create_min);
+      if (at == creates.end() || *at > order.create_max) return;
+      exact.rank = *at;
+    }
+    push(exact);
+  }
+};
+
+bool KeyTree::first_by_create(const KeyRange& range, const CreateOrder& order, size_t count, uint32_t& units,
+                              std::vector<Key*>& out) const {
+  auto spend = [&units](size_t cost) { units = cost >= units ? 0 : units - static_cast<uint32_t>(cost); };
+  out.clear();
+  if (count == 0) return true;
+  Search search{range, order, count};
+  search.heap.reserve(kFanout + count);
+  search.ranks.reserve(count + 1);
   if (range.is_point()) {
     Path path;
     find(range.begin, path);
     if (path.found_ && path.leaf_->creates[path.at_] != 0) search.offer(path.key(), path.leaf_->creates[path.at_]);
   } else if (range.kind == KeyRange::Kind::kFrom || range.begin < range.end) {
-    search_in(root_, height_, true, range.kind == KeyRange::Kind::kInterval, search);
+    expand({.rank = 0,
+            .node = root_,
+            .key = nullptr,
+            .height = height_,
+            .open_left = true,
+            .open_right = range.kind == KeyRange::Kind::kInterval},
+           search);
   }
-  create = search.best_create;
-  return search.best;
+  spend(1);
+  bool made = false;
+  while (out.size() < count && !search.heap.empty()) {
+    Candidate best = search.pop();
+    if (best.node == nullptr) {
+      out.push_back(best.key);
+      continue;
+    }
+    if (best.height != 1 || best.exact || best.open_left || best.open_right) {
+      expand(best, search);
+      spend(1);
+      continue;
+    }
+    Inner* inner = static_cast<Inner*>(best.node);
+    if (inner->creates == nullptr) {
+      // One at least is made, however much was spent on the way here.
+      if (made && units == 0) return false;
+      made = true;
+      make_creates(*inner);
+      spend(inner->count + inner->creates->count / kSortedPerUnit);
+    }
+    search.offer_exact(best, *inner->creates);
+    spend(1);
+  }
+  return true;
 }
 
-void KeyTree::search_in(const void* node, uint32_t height, bool open_left, bool open_right, Search& search) const {
+void KeyTree::expand(const Candidate& candidate, Search& search) {
   const KeyRange& range = search.range;
-  if (height == 0) {
-    const Leaf* leaf = static_cast<const Leaf*>(node);
-    uint32_t begin = open_left ? lower_entry(*leaf, 0, range.begin) : 0;
-    uint32_t end = open_right ? lower_entry(*leaf, 0, range.end) : leaf->count;
+  if (candidate.height == 0) {
+    const Leaf* leaf = static_cast<const Leaf*>(candidate.node);
+    uint32_t begin = candidate.open_left ? lower_entry(*leaf, 0, range.begin) : 0;
+    uint32_t end = candidate.open_right ? lower_entry(*leaf, 0, range.end) : leaf->count;
     for (uint32_t i = begin; i < end; ++i) {
       if (leaf->creates[i] != 0) search.offer(leaf->keys[i], leaf->creates[i]);
     }
     return;
   }
-  const Inner* inner = static_cast<const Inner*>(node);
-  uint32_t begin = open_left ? child_for(*inner, range.begin) : 0;
-  uint32_t last = open_right ? child_for(*inner, range.end) : inner->count - 1;
+  const Inner* inner = static_cast<const Inner*>(candidate.node);
+  uint32_t begin = candidate.open_left ? child_for(*inner, range.begin) : 0;
+  uint32_t last = candidate.open_right ? child_for(*inner, range.end) : inner->count - 1;
   for (uint32_t i = begin; i <= last; ++i) {
-    if (!search.may_improve(inner->totals[i])) continue;
-    search_in(inner->children[i], height - 1, open_left && i == begin, open_right && i == last, search);
+    search.offer(inner->children[i], candidate.height - 1, inner->totals[i], candidate.open_left && i == begin,
+                 candidate.open_right && i == last);
   }
 }
 
@@ -616,6 +774,17 @@ bool KeyTree::is_sound_in(const void* node, uint32_t height, const ByteView* low
     return true;
   }
   const Inner* inner = static_cast<const Inner*>(node);
+  if (inner->creates != nullptr) {
+    if (height != 1) return false;
+    std::vector<int64_t> wanted;
+    for (uint32_t i = 0; i < inner->count; ++i) {
+      const Leaf* leaf = static_cast<const Leaf*>(inner->children[i]);
+      std::copy_if(leaf->creates, leaf->creates + leaf->count, std::back_inserter(wanted),
+                   [](int64_t create) { return create != 0; });
+    }
+    std::sort(wanted.begin(), wanted.end());
+    if (!std::equal(wanted.begin(), wanted.end(), inner->creates->begin(), inner->creates->end())) return false;
+  }
   for (uint32_t i = 0; i < inner->count; ++i) {
     ByteView begin = i > 0 ? inner->bytes(i) : ByteView();
     ByteView end = i + 1 < inner->count ? inner->bytes(i + 1) : ByteView();

@@ -1,7 +1,11 @@
 // All keys in order: a B+-tree of Key records whose nodes also carry, per subtree, how many keys live and the oldest
-// and newest create revision among them. So a count, and the recipes' "first (or last) by create revision under a
-// prefix", cost a walk down the tree and no scan. These numbers follow the newest versions, a half-applied command's
-// included.
+// and newest create revision among them. So a count, and the oldest or newest by create revision under a prefix, cost a
+// walk down the tree and no scan, in whatever order the keys came. These numbers follow the newest versions, a
+// half-applied command's included.
+//
+// They say nothing of "the newest created before X" in the middle of a subtree's time, which a waiter of a lock asks
+// whose predecessor has gone. For that the nodes above the leaves keep the create revisions of their some 2,000 keys
+// sorted, once they were asked: a search looks at one number in each of them.
 //
 // Nodes hold eight bytes of each key, taken behind the prefix all keys of the node share, so that a look-up compares
 // integers and reads one or two keys. One thread. Does not own the keys; its nodes are the pool's and end with it.
@@ -10,6 +14,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "base/bytes.h"
 #include "keyspace/pool.h"
@@ -86,17 +91,18 @@ class KeyTree {
   // Of all keys in `range`.
   [[nodiscard]] Totals totals(const KeyRange& range) const;
 
-  // Where a search by create revision stands: the candidate must come after (create, key).
+  // An order of live keys by create revision, of those created in [create_min, create_max]; equal ones in key order,
+  // either way.
   struct CreateOrder {
     bool descending = false;
     int64_t create_min = 1;
     int64_t create_max = INT64_MAX;
-    // What was found last, to find the next; equal create revisions follow in key order, either way.
-    Key* after = nullptr;
-    int64_t after_create = 0;
   };
-  // The first key of `range` in that order, or nullptr.
-  [[nodiscard]] Key* first_by_create(const KeyRange& range, const CreateOrder& order, int64_t& create) const;
+  // Sets `out` to the first `count` keys of `range` in that order, or all there are. `units` is reduced by the work:
+  // one for each node or sorted list looked at, more for a list that had to be made. False if they ran out with more
+  // lists to make; those made stay, so that asking again gets there.
+  [[nodiscard]] bool first_by_create(const KeyRange& range, const CreateOrder& order, size_t count, uint32_t& units,
+                                     std::vector<Key*>& out) const;
 
   [[nodiscard]] size_t size() const { return size_; }
   // Checks every invariant; for tests.
@@ -105,6 +111,8 @@ class KeyTree {
  private:
   static void prefetch_ahead(const Leaf& leaf, uint32_t at);
   struct Separator;
+  struct Creates;
+  struct Candidate;
   struct Search;
   void grow(Path& path, uint32_t level, void* left, void* right, Separator* separator);
   void remove_child(Path& path, uint32_t level);
@@ -114,7 +122,12 @@ class KeyTree {
   [[nodiscard]] Totals node_totals(const void* node, uint32_t height) const;
   void totals_in(const void* node, uint32_t height, const KeyRange& range, bool open_left, bool open_right,
                  Totals& sum) const;
-  void search_in(const void* node, uint32_t height, bool open_left, bool open_right, Search& search) const;
+  void free_inner(Inner* inner);
+  [[nodiscard]] Creates* allocate_creates(uint32_t capacity) const;
+  void free_creates(Inner& inner) const;
+  void make_creates(Inner& inner) const;
+  void change_creates(Inner& inner, int64_t before, int64_t create) const;
+  static void expand(const Candidate& candidate, Search& search);
   bool is_sound_in(const void* node, uint32_t height, const ByteView* low, const ByteView* high) const;
 
   Pool& pool_;

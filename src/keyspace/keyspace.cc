@@ -9,6 +9,11 @@ namespace conclave::keyspace {
 
 Keyspace::Keyspace() : hub_(store_), execution_(store_, tables_, hub_) {}
 
+void Keyspace::set_answers(const AnswerOptions& options) {
+  ASSERT(!is_busy());
+  execution_.set_answers(options);
+}
+
 bool Keyspace::apply(LogIndex index, Term term, const SharedBytes& command, uint32_t units) {
   ASSERT(!is_busy());
   ASSERT_CMP(index, >, applied_);
@@ -45,14 +50,14 @@ ErrorId Keyspace::range(const RangeRequest& request, std::string& body) {
 std::optional<LeaseInfo> Keyspace::lease(LeaseId id) const {
   const Lease* lease = tables_.visible_lease(id);
   if (lease == nullptr) return std::nullopt;
-  return LeaseInfo{lease->id, lease->ttl_ms, lease->remaining_ms, lease->session};
+  return LeaseInfo{lease->id, lease->ttl_ms, lease->session};
 }
 
 std::vector<LeaseInfo> Keyspace::leases(LeaseId after, size_t count) const {
   std::vector<LeaseInfo> out;
   for (auto at = tables_.leases().upper_bound(after); at != tables_.leases().end() && out.size() < count; ++at) {
     const Lease& lease = at->second;
-    if (tables_.is_visible(lease)) out.push_back({lease.id, lease.ttl_ms, lease.remaining_ms, lease.session});
+    if (tables_.is_visible(lease)) out.push_back({lease.id, lease.ttl_ms, lease.session});
   }
   return out;
 }

@@ -26,7 +26,6 @@ namespace conclave::keyspace {
 struct LeaseInfo {
   LeaseId id;
   int64_t ttl_ms = 0;
-  int64_t remaining_ms = 0;  // where a new leader starts its clock
   SessionId session;
 };
 
@@ -36,6 +35,8 @@ class Keyspace {
   Keyspace(const Keyspace&) = delete;
   Keyspace& operator=(const Keyspace&) = delete;
 
+  // For a replica, which answers those who asked it; without, every command has an answer. Not while busy.
+  void set_answers(const AnswerOptions& options);
   // Applies the command of the log's entry `index`. True: done, reply() and effects() stand until the next. False:
   // large; run_slice() until it says true, and no other command before. `index` must be above the last.
   [[nodiscard]] bool apply(LogIndex index, Term term, const SharedBytes& command, uint32_t units = kSliceUnits);

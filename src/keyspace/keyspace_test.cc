@@ -299,6 +299,42 @@ TEST(Keyspace, ASnapshotUnderWritesIsTheStateAtItsIndex) {
   }
 }
 
+// Nothing protects a tombstone below the floor that is a key's newest version: it may go between two slices, and the
+// key with it, at whatever place the reader stands.
+TEST(Keyspace, ASnapshotOutlivesTheGarbageItPasses) {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    Random random(seed);
+    Driver driver;
+    for (int i = 0; i < 200; ++i) driver.put(fmt::format("k{:03}", i), fmt::format("value {}", i));
+    for (int i = 0; i < 200; ++i) {
+      if (i % 3 == 0) driver.remove(fmt::format("k{:03}", i));
+      if (i % 3 == 1) driver.put(fmt::format("k{:03}", i), "second");
+    }
+    driver.put("k100", "third");
+    driver.compact(driver.keyspace.revision().value());
+    ASSERT_TRUE(driver.keyspace.store().has_garbage());
+    uint64_t digest = driver.keyspace.digest();
+    std::string before = everything(driver.keyspace).SerializeAsString();
+    SnapshotReader reader(driver.keyspace);
+    std::string bytes;
+    // Freeing comes up behind the reader, meets it and runs ahead.
+    uint32_t units = static_cast<uint32_t>(1 + seed % 3);
+    uint64_t pace = 4 + random.below(20);
+    int slices = 0;
+    while (!reader.read(bytes, units)) {
+      ++slices;
+      (void)driver.keyspace.store().free_some(static_cast<uint32_t>(random.below(pace)));
+    }
+    EXPECT_GT(slices, 50);
+    Keyspace loaded;
+    SnapshotLoader loader(loaded);
+    ASSERT_TRUE(loader.feed(bytes).has_value()) << seed;
+    ASSERT_TRUE(loader.finish().has_value()) << seed;
+    EXPECT_EQ(loaded.digest(), digest);
+    EXPECT_EQ(everything(loaded).SerializeAsString(), before);
+  }
+}
+
 TEST(Keyspace, ADamagedSnapshotIsRefused) {
   Driver driver;
   driver.grant(3, 5000);
@@ -325,6 +361,112 @@ TEST(Keyspace, ADamagedSnapshotIsRefused) {
   }
 }
 
+TEST(Keyspace, OnlyWhoWasAskedAnswers) {
+  Keyspace origin;
+  Keyspace other;
+  Keyspace later;  // the origin's next life
+  origin.set_answers({.origin = NodeId(1), .boot = Boot(5)});
+  other.set_answers({.origin = NodeId(2), .boot = Boot(5)});
+  later.set_answers({.origin = NodeId(1), .boot = Boot(6)});
+  Comparison everybody;
+  Random random(11);
+  ScriptWriter writer([&random](uint64_t bound) { return random.below(bound); });
+  uint64_t index = 0;
+  int bodies = 0;
+  for (int i = 0; i < 3000; ++i) {
+    Step step = writer.next(everybody.model());
+    if (step.kind != Step::Kind::kCommand) continue;
+    step.header.origin = NodeId(1);
+    step.header.boot = Boot(5);
+    step.header.request = index;
+    ErrorId refused = ErrorId::kNone;
+    std::optional<SharedBytes> command = command_of(step, refused);
+    std::optional<std::string> difference = everybody.run(step);
+    ASSERT_FALSE(difference.has_value()) << *difference;
+    if (!command) continue;
+    ++index;
+    for (Keyspace* keyspace : {&origin, &other, &later}) {
+      bool done = keyspace->apply(LogIndex(index), Term(step.entry_term), *command);
+      while (!done) done = keyspace->run_slice();
+      ASSERT_EQ(keyspace->digest(), everybody.implementation().digest());
+      ASSERT_EQ(keyspace->reply().error, everybody.implementation().reply().error);
+      ASSERT_EQ(keyspace->reply().body, keyspace == &origin ? everybody.implementation().reply().body : "");
+    }
+    if (!origin.reply().body.empty()) ++bodies;
+  }
+  EXPECT_GT(bodies, 500);
+}
+
+TEST(Keyspace, AnAnswerIsBoundedAndTheCommandTakesEffect) {
+  constexpr size_t kBound = 100'000;
+  Driver driver;
+  driver.keyspace.set_answers({.bytes_max = kBound});
+  std::string open;
+  std::string secret(kSecretHashBytes, 's');
+  encode(SessionOpen{.session = SessionId(9), .lease = LeaseId(90), .ttl_ms = 5000, .secret_hash = secret}, open);
+  driver.apply({.kind = CommandKind::kSessionOpen}, open);
+  for (int i = 0; i < 100; ++i) driver.put(fmt::format("k{:02}", i), std::string(300, 'v'));
+  auto run = [&](const CommandHeader& header, const std::string& body) {
+    bool done = driver.keyspace.apply(LogIndex(++driver.index), Term(1), encode_command(header, body), 8);
+    while (!done) {
+      EXPECT_LE(driver.keyspace.reply().body.size(), kBound);
+      done = driver.keyspace.run_slice(8);
+    }
+    return driver.keyspace.reply().error;
+  };
+  // 128 times everything, and a nested put behind it.
+  etcdserverpb::TxnRequest txn;
+  auto* nested = txn.add_success()->mutable_request_txn();
+  for (int i = 0; i < 126; ++i) {
+    auto* range = nested->add_success()->mutable_request_range();
+    range->set_key("k");
+    range->set_range_end("l");
+  }
+  auto* put = nested->add_success()->mutable_request_put();
+  put->set_key("last");
+  put->set_value("1");
+  CommandHeader header{.kind = CommandKind::kTxn, .session = SessionId(9), .incarnation = 1, .sequence = 1};
+  int64_t before = driver.keyspace.revision().value();
+  EXPECT_EQ(run(header, txn.SerializeAsString()), ErrorId::kAnswerTooLarge);
+  EXPECT_TRUE(driver.keyspace.reply().body.empty());
+  EXPECT_LT(driver.keyspace.reply().body.capacity(), 1000u);
+  EXPECT_EQ(driver.keyspace.revision().value(), before + 1);
+  EXPECT_NE(driver.keyspace.store().live_head("last"), nullptr);
+  EXPECT_EQ(run(header, txn.SerializeAsString()), ErrorId::kRepeated);
+  EXPECT_EQ(error_text(ErrorId::kAnswerTooLarge), "APPLIED_BUT_ANSWER_TOO_LARGE");
+  EXPECT_EQ(grpc_code(ErrorId::kAnswerTooLarge), GrpcCode::kOutOfRange);
+  // An answer within the bound is whole.
+  nested->mutable_success()->DeleteSubrange(2, 125);
+  EXPECT_EQ(run({.kind = CommandKind::kTxn}, txn.SerializeAsString()), ErrorId::kNone);
+  etcdserverpb::TxnResponse response;
+  ASSERT_TRUE(response.ParseFromString(driver.keyspace.reply().body));
+  EXPECT_EQ(response.responses(0).response_txn().responses(1).response_range().kvs_size(), 100);
+  // What a delete brings back.
+  for (int i = 0; i < 400; ++i) driver.put(fmt::format("k{:03}", i), std::string(300, 'v'));
+  etcdserverpb::DeleteRangeRequest remove;
+  remove.set_key("k");
+  remove.set_range_end("l");
+  remove.set_prev_kv(true);
+  EXPECT_EQ(run({.kind = CommandKind::kDeleteRange}, remove.SerializeAsString()), ErrorId::kAnswerTooLarge);
+  EXPECT_TRUE(driver.keyspace.reply().body.empty());
+  EXPECT_EQ(everything(driver.keyspace).count(), 1);
+}
+
+TEST(Keyspace, ReservedNumbersAreRefused) {
+  Driver driver;
+  driver.grant(7, 60'000);
+  uint64_t digest = driver.keyspace.digest();
+  std::string checked = "\x01\x07\x05";  // what kind 8 once carried
+  EXPECT_EQ(driver.apply({.kind = static_cast<CommandKind>(8)}, checked).error, ErrorId::kUnknownCommand);
+  InternalCommand command;
+  command.operations.push_back(
+      {.kind = static_cast<InternalOperation::Kind>(7), .lease = LeaseId(7), .milliseconds = 1});
+  std::string body;
+  encode(command, body);
+  EXPECT_EQ(driver.apply({.kind = CommandKind::kInternal}, body).error, ErrorId::kMalformed);
+  EXPECT_EQ(driver.keyspace.digest(), digest);
+}
+
 TEST(Keyspace, HistoryHasABudget) {
   Driver driver;
   HistoryBudget budget({.age_max = std::chrono::minutes(60), .bytes_max = 100'000});
@@ -349,28 +491,72 @@ TEST(Keyspace, HistoryHasABudget) {
   EXPECT_EQ(by_age.due(now, driver.keyspace), marked);
 }
 
+// Keys 2 to 20,001 by create revision, in three orders of their names.
+std::string name_in_order(int order, int i) {
+  return fmt::format("lock/{:05}", order == 0 ? i : (order == 1 ? 20'000 - i : i * 7919 % 20'000));
+}
+
 TEST(Keyspace, FirstByCreateRevisionIsNoScan) {
-  Driver driver;
-  for (int i = 0; i < 20'000; ++i) driver.put(fmt::format("lock/{:05}", i * 7919 % 20'000), "");
-  for (bool newest : {false, true}) {
-    RangeRead read;
-    RangeRequest request{.key = "lock/",
-                         .range_end = "lock0",
-                         .limit = 1,
-                         .max_create_revision = newest ? 15'000 : 0,
-                         .sort_order = newest ? SortOrder::kDescend : SortOrder::kAscend,
-                         .sort_target = SortTarget::kCreate};
-    ASSERT_EQ(read.begin(driver.keyspace.store(), request), ErrorId::kNone);
-    uint32_t units = 10;  // a scan would need 20,000
-    std::string body;
-    EXPECT_TRUE(read.step(units, body));
-    etcdserverpb::RangeResponse response;
-    ASSERT_TRUE(response.ParseFromString(body));
-    EXPECT_EQ(response.count(), 20'000);
-    EXPECT_TRUE(response.more());
-    ASSERT_EQ(response.kvs_size(), 1);
-    EXPECT_EQ(response.kvs(0).create_revision(), newest ? 15'000 : 2);
+  for (int order = 0; order < 3; ++order) {
+    Driver driver;
+    for (int i = 0; i < 20'000; ++i) driver.put(name_in_order(order, i), "");
+    struct Case {
+      bool newest;
+      int64_t min;
+      int64_t max;
+      int64_t first;
+    };
+    for (const Case& c : {Case{false, 0, 0, 2}, Case{true, 0, 0, 20'001}, Case{true, 0, 15'000, 15'000},
+                          Case{false, 7'000, 0, 7'000}, Case{true, 15'001, 15'002, 15'002}}) {
+      RangeRequest request{.key = "lock/",
+                           .range_end = "lock0",
+                           .limit = 1,
+                           .min_create_revision = c.min,
+                           .max_create_revision = c.max,
+                           .sort_order = c.newest ? SortOrder::kDescend : SortOrder::kAscend,
+                           .sort_target = SortTarget::kCreate};
+      // The first time it may have to make its lists.
+      for (bool again : {false, true}) {
+        RangeRead read;
+        ASSERT_EQ(read.begin(driver.keyspace.store(), request), ErrorId::kNone);
+        uint32_t given = again ? 300 : 5000;  // a scan would need 20,000
+        std::string body;
+        EXPECT_TRUE(read.step(given, body)) << order << " " << c.first;
+        etcdserverpb::RangeResponse response;
+        ASSERT_TRUE(response.ParseFromString(body));
+        EXPECT_EQ(response.count(), 20'000);
+        EXPECT_TRUE(response.more());
+        ASSERT_EQ(response.kvs_size(), 1);
+        EXPECT_EQ(response.kvs(0).create_revision(), c.first);
+      }
+    }
   }
+}
+
+TEST(Keyspace, ASearchByCreateRevisionIsOfItsRevision) {
+  Driver driver;
+  for (int i = 0; i < 20'000; ++i) driver.put(name_in_order(2, i), "");
+  RangeRequest request{.key = "lock/",
+                       .range_end = "lock0",
+                       .limit = 2,
+                       .max_create_revision = 15'000,
+                       .sort_order = SortOrder::kDescend,
+                       .sort_target = SortTarget::kCreate};
+  RangeRead read;
+  ASSERT_EQ(read.begin(driver.keyspace.store(), request), ErrorId::kNone);
+  std::string body;
+  uint32_t units = 1;
+  ASSERT_FALSE(read.step(units, body));
+  // What it looks for ends, and lives again, between two slices.
+  driver.remove(name_in_order(2, 14'998));
+  driver.put(name_in_order(2, 14'998), "again");
+  for (units = 1000; !read.step(units, body);) units = 1000;
+  etcdserverpb::RangeResponse response;
+  ASSERT_TRUE(response.ParseFromString(body));
+  ASSERT_EQ(response.kvs_size(), 2);
+  EXPECT_EQ(response.kvs(0).create_revision(), 15'000);
+  EXPECT_EQ(response.kvs(1).create_revision(), 14'999);
+  EXPECT_EQ(response.count(), 20'000);
 }
 
 TEST(Keyspace, AReadOfAnOldRevisionOfAHotKeyIsSliced) {

@@ -15,6 +15,12 @@ inline constexpr uint32_t kTxnOperationsMax = 128;
 // without a bound on the sum one request of 1.5 MiB would cost seconds.
 inline constexpr size_t kTxnTotalMax = 8192;
 
+// The answer to one command. etcd has no bound but memory: 128 ranges of one transaction over everything are 128 times
+// everything. Far above what clients take (a few MiB, unless told otherwise), far below what ends a server.
+inline constexpr size_t kAnswerBytesMax = size_t{512} << 20;
+// An answer's memory is kept for the next one up to here.
+inline constexpr size_t kAnswerBytesKept = size_t{1} << 20;
+
 // etcd's largest TTL, seconds.
 inline constexpr int64_t kLeaseTtlSecondsMax = 9'000'000'000;
 inline constexpr int64_t kLeaseTtlMsMax = kLeaseTtlSecondsMax * 1000;

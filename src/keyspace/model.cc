@@ -448,7 +448,7 @@ void Model::end_lease(int64_t id) {
 
 Answer Model::grant(int64_t id, int64_t ttl_ms) {
   if (leases.contains(id)) return refuse(kLeaseExists);
-  leases[id] = {ttl_ms, ttl_ms};
+  leases[id] = ttl_ms;
   etcdserverpb::LeaseGrantResponse response;
   response.set_id(id);
   response.set_ttl(ttl_ms / 1000);
@@ -469,14 +469,6 @@ Answer Model::expire(const std::vector<int64_t>& ids) {
   return {"", ""};
 }
 
-Answer Model::checkpoint(const std::vector<std::pair<int64_t, int64_t>>& remaining) {
-  for (const auto& [id, remaining_ms] : remaining) {
-    auto lease = leases.find(id);
-    if (lease != leases.end()) lease->second.remaining_ms = std::min(remaining_ms, lease->second.ttl_ms);
-  }
-  return {"", ""};
-}
-
 // Sessions, records, internal commands.
 
 Answer Model::open_session(uint64_t id, int64_t lease, int64_t ttl_ms, const std::string& secret_hash) {
@@ -486,7 +478,7 @@ Answer Model::open_session(uint64_t id, int64_t lease, int64_t ttl_ms, const std
     return same ? Answer{} : refuse("SESSION_EXISTS");
   }
   if (leases.contains(lease)) return refuse(kLeaseExists);
-  leases[lease] = {ttl_ms, ttl_ms};
+  leases[lease] = ttl_ms;
   sessions[id].lease = lease;
   sessions[id].secret_hash = secret_hash;
   return {};
@@ -559,9 +551,6 @@ Answer Model::internal(const std::vector<Guard>& guards, const std::vector<Opera
         if (!stands) return refuse(kLeaseNotFound);
         standing.erase(operation.lease);
         break;
-      case Operation::kCheckpoint:
-        if (!stands) return refuse(kLeaseNotFound);
-        break;
       case Operation::kDelete:
       case Operation::kRecordDelete:
         break;
@@ -589,13 +578,10 @@ Answer Model::internal(const std::vector<Guard>& guards, const std::vector<Opera
         records.erase(operation.key);
         break;
       case Operation::kGrant:
-        leases[operation.lease] = {operation.milliseconds, operation.milliseconds};
+        leases[operation.lease] = operation.milliseconds;
         break;
       case Operation::kRevoke:
         end_lease(operation.lease);
-        break;
-      case Operation::kCheckpoint:
-        leases[operation.lease].remaining_ms = std::min(operation.milliseconds, leases[operation.lease].ttl_ms);
         break;
     }
   }

@@ -57,7 +57,7 @@ struct Guard {
 };
 
 struct Operation {
-  enum Kind { kPut, kDelete, kRecordPut, kRecordDelete, kGrant, kRevoke, kCheckpoint } kind = kPut;
+  enum Kind { kPut, kDelete, kRecordPut, kRecordDelete, kGrant, kRevoke } kind = kPut;
   bool ignore_value = false;
   std::string key;
   std::string range_end;
@@ -78,11 +78,7 @@ class Model {
   int64_t compacted = -1;
   std::map<std::string, std::vector<Version>> keys;  // oldest first, never pruned
   std::vector<Event> events;                         // all there ever were
-  struct Lease {
-    int64_t ttl_ms = 0;
-    int64_t remaining_ms = 0;
-  };
-  std::map<int64_t, Lease> leases;
+  std::map<int64_t, int64_t> leases;                 // and their TTL in milliseconds
   std::map<uint64_t, Session> sessions;
   std::map<std::string, Record> records;
 
@@ -95,7 +91,6 @@ class Model {
   Answer revoke(int64_t id);
   // Each in a revision of its own; unknown ones are passed over.
   Answer expire(const std::vector<int64_t>& ids);
-  Answer checkpoint(const std::vector<std::pair<int64_t, int64_t>>& remaining);
   std::vector<std::string> lease_keys(int64_t id) const;
   Answer open_session(uint64_t id, int64_t lease, int64_t ttl_ms, const std::string& secret_hash);
   Answer internal(const std::vector<Guard>& guards, const std::vector<Operation>& operations, uint64_t index,

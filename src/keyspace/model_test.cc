@@ -60,7 +60,7 @@ TEST_P(ModelTest, AgreesOnRandomScripts) {
     for (int order = 0; order < 3; ++order) succeeded.try_emplace(fmt::format("range.sort.{}.{}", target, order), 0);
   }
   for (int guard = 0; guard < 5; ++guard) succeeded.try_emplace(fmt::format("guard.{}", guard), 0);
-  for (int operation = 0; operation < 7; ++operation) succeeded.try_emplace(fmt::format("operation.{}", operation), 0);
+  for (int operation = 0; operation < 6; ++operation) succeeded.try_emplace(fmt::format("operation.{}", operation), 0);
   for (const char* name : {"put",
                            "put.lease",
                            "put.prev_kv",
@@ -68,6 +68,9 @@ TEST_P(ModelTest, AgreesOnRandomScripts) {
                            "put.ignore_lease",
                            "delete",
                            "delete.prev_kv",
+                           "delete.range_end",
+                           "delete.from_key",
+                           "delete.everything",
                            "txn.success",
                            "txn.failure",
                            "txn.range",
@@ -79,11 +82,13 @@ TEST_P(ModelTest, AgreesOnRandomScripts) {
                            "grant",
                            "revoke",
                            "expire",
-                           "checkpoint",
                            "session.open",
                            "session.command",
                            "term",
                            "internal",
+                           "range.range_end",
+                           "range.from_key",
+                           "range.everything",
                            "range.limit",
                            "range.revision",
                            "range.serializable",
@@ -95,6 +100,14 @@ TEST_P(ModelTest, AgreesOnRandomScripts) {
                            "range.max_create",
                            "watch",
                            "watch.prev_kv",
+                           "watch.no_put",
+                           "watch.no_delete",
+                           "watch.past",
+                           "watch.now",
+                           "watch.future",
+                           "watch.range_end",
+                           "watch.from_key",
+                           "watch.everything",
                            "reload"}) {
     succeeded.try_emplace(name, 0);
   }

@@ -2,14 +2,14 @@
 
 #include <algorithm>
 
-#include "base/assert.h"
+#include "base/mark.h"
 #include "keyspace/wire.h"
 
 namespace conclave::keyspace {
 namespace {
 
-// Up to this limit "first by create revision" is answered from the tree's totals, one walk down per key; beyond, a scan
-// and a heap are cheaper.
+// Up to this limit "first by create revision" is answered by a search of the tree, about one walk down per key; beyond,
+// a scan and a heap are cheaper.
 constexpr int64_t kByCreateLimitMax = 16;
 
 void spend(uint32_t& units, size_t cost) {
@@ -64,33 +64,35 @@ void RangeRead::start(Store& store, const RangeRequest& request, int64_t revisio
   if (counted_) count_ = store.tree().totals(range_).lives;
   bool by_create = request.sort_target == SortTarget::kCreate && request.limit > 0 &&
                    request.limit <= kByCreateLimitMax && request.min_mod_revision == 0 && request.max_mod_revision == 0;
-  if (counted_ && by_create && !request.count_only) {
-    gather_by_create();
-    unsorted_ = 0;
-    stage_ = Stage::kEmit;
-  }
+  if (counted_ && by_create && !request.count_only) stage_ = Stage::kByCreate;
 }
 
-// Everything limit + 1 needs, straight from the tree.
-void RangeRead::gather_by_create() {
+// Everything limit + 1 needs, straight from the tree. False if units ran out.
+bool RangeRead::gather_by_create(uint32_t& units) {
+  // The tree knows the newest only. If that is not what is to be read any more, the walk finds it.
+  if (pinned_ && (store_->visible() != revision_ || !store_->is_published())) {
+    REACHED(keyspace_by_create_overtaken);
+    stage_ = Stage::kWalk;
+    return true;
+  }
   KeyTree::CreateOrder order{.descending = descending_};
   if (request_.min_create_revision != 0) order.create_min = request_.min_create_revision;
   if (request_.max_create_revision != 0) order.create_max = request_.max_create_revision;
-  while (kept_ <= request_.limit) {
-    int64_t create = 0;
-    Key* key = store_->tree().first_by_create(range_, order, create);
-    if (key == nullptr) break;
-    candidates_.push_back(key->head);
-    ++kept_;
-    order.after = key;
-    order.after_create = create;
-  }
+  size_t wanted = static_cast<size_t>(request_.limit) + 1;
+  if (!store_->tree().first_by_create(range_, order, wanted, units, by_create_)) return false;
+  for (const Key* key : by_create_) candidates_.push_back(key->head);
+  kept_ = static_cast<int64_t>(candidates_.size());
+  stage_ = Stage::kEmit;
+  return true;
 }
 
 bool RangeRead::step(uint32_t& units, std::string& out) {
   while (stage_ != Stage::kDone) {
     if (units == 0) return false;
     switch (stage_) {
+      case Stage::kByCreate:
+        if (!gather_by_create(units)) return false;
+        break;
       case Stage::kWalk:
         if (!walk(units, out)) return false;
         unsorted_ = candidates_.size();

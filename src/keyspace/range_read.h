@@ -31,7 +31,7 @@ class RangeRead {
   [[nodiscard]] int64_t count() const { return count_; }
 
  private:
-  enum class Stage : uint8_t { kWalk, kSort, kEmit, kDone };
+  enum class Stage : uint8_t { kByCreate, kWalk, kSort, kEmit, kDone };
   void start(Store& store, const RangeRequest& request, int64_t revision, bool heads);
   void release();
   bool walk(uint32_t& units, std::string& out);
@@ -39,7 +39,7 @@ class RangeRead {
   void keep(const Version* version);
   [[nodiscard]] bool passes(const Version* version) const;
   [[nodiscard]] bool precedes(const Version* a, const Version* b) const;
-  void gather_by_create();
+  bool gather_by_create(uint32_t& units);
   void finish(std::string& out);
 
   Store* store_ = nullptr;
@@ -57,6 +57,7 @@ class RangeRead {
   bool resumed_ = false;
   std::string resume_key_;
   const Version* walking_ = nullptr;
+  std::vector<Key*> by_create_;
   std::vector<const Version*> candidates_;  // a heap whose front is the last in order; sorted in place
   size_t unsorted_ = 0;
   size_t emitted_ = 0;

@@ -39,8 +39,6 @@ std::string request_text(CommandKind kind, const std::string& bytes) {
       return "revoke " + text_of<etcdserverpb::LeaseRevokeRequest>(bytes);
     case CommandKind::kLeaseExpire:
       return "expire";
-    case CommandKind::kLeaseCheckpoint:
-      return "checkpoint";
     case CommandKind::kSessionOpen:
       return "open session";
     case CommandKind::kInternal:
@@ -79,7 +77,7 @@ std::string describe(const Step& step) {
                         quoted(operation.key), quoted(operation.range_end), quoted(operation.value), operation.lease,
                         operation.milliseconds, operation.ignore_value ? " ignore_value" : "");
   }
-  for (const auto& [lease, remaining] : step.leases) text += fmt::format(" ({} {})", lease, remaining);
+  for (int64_t lease : step.leases) text += fmt::format(" ({})", lease);
   const CommandHeader& header = step.header;
   if (header.session.is_set()) {
     text += fmt::format(" session {} {} {}", header.session, header.incarnation, header.sequence);
@@ -218,7 +216,7 @@ void ScriptWriter::fill(etcdserverpb::DeleteRangeRequest* request) {
   std::string range_end;
   range_of(begin, range_end);
   // Ranges that empty everything are rare, or nothing would ever stand.
-  if (!range_end.empty() && !chance(1, 12)) range_end.clear();
+  if (!range_end.empty() && !chance(1, 7)) range_end.clear();
   request->set_key(begin);
   request->set_range_end(range_end);
   if (chance(1, 300)) request->clear_key();
@@ -334,7 +332,7 @@ void ScriptWriter::fill_internal(Step& step, const model::Model& model) {
   }
   for (uint64_t i = draw_(5); i > 0; --i) {
     model::Operation& operation = step.operations.emplace_back();
-    operation.kind = static_cast<model::Operation::Kind>(draw_(7));
+    operation.kind = static_cast<model::Operation::Kind>(draw_(6));
     switch (operation.kind) {
       case model::Operation::kPut:
         operation.key = existing_key(model);
@@ -365,11 +363,6 @@ void ScriptWriter::fill_internal(Step& step, const model::Model& model) {
         operation.lease = existing_lease(model);
         if (operation.lease == 0) operation.lease = 1;
         break;
-      case model::Operation::kCheckpoint:
-        operation.lease = existing_lease(model);
-        if (operation.lease == 0) operation.lease = 1;
-        operation.milliseconds = static_cast<int64_t>(draw_(100000));
-        break;
     }
   }
 }
@@ -391,7 +384,17 @@ Step ScriptWriter::next(const model::Model& model) {
   if (what < 66) {
     step.kind = Step::Kind::kWatch;
     range_of(step.key, step.range_end);
-    step.from = std::max<int64_t>(1, revision(model));
+    switch (draw_(3)) {
+      case 0:
+        step.from = std::max<int64_t>(1, revision(model));
+        break;
+      case 1:
+        step.from = 0;
+        break;
+      default:
+        step.from = model.revision + 1 + static_cast<int64_t>(draw_(30));
+        break;
+    }
     step.with_previous = chance(1, 2);
     step.no_put = chance(1, 4);
     step.no_delete = chance(1, 4);
@@ -450,20 +453,14 @@ Step ScriptWriter::next(const model::Model& model) {
     request.set_id(existing_lease(model));
     step.request = request.SerializeAsString();
     if (chance(1, 3)) header.term = Term(chance(1, 2) ? 1 : 2);
-  } else if (what < 181) {
+  } else if (what < 182) {
     header.kind = CommandKind::kLeaseExpire;
     for (uint64_t i = 1 + draw_(3); i > 0; --i) {
       int64_t id = existing_lease(model);
-      if (id != 0) step.leases.emplace_back(id, 0);
+      if (id != 0) step.leases.push_back(id);
     }
     if (chance(1, 2)) header.term = Term(chance(2, 3) ? 1 : 2);
-  } else if (what < 183) {
-    header.kind = CommandKind::kLeaseCheckpoint;
-    for (uint64_t i = draw_(4); i > 0; --i) {
-      int64_t id = existing_lease(model);
-      if (id != 0) step.leases.emplace_back(id, static_cast<int64_t>(draw_(500000)));
-    }
-  } else if (what < 185) {
+  } else if (what < 184) {
     header.kind = CommandKind::kSessionOpen;
     uint64_t id = 1 + draw_(4);
     step.secret = std::string(32, static_cast<char>('A' + draw_(8) / 7));

@@ -14,6 +14,7 @@
 #include "keyspace/command.h"
 #include "keyspace/keyspace.h"
 #include "keyspace/model.h"
+#include "keyspace/watch_stream.h"
 
 namespace conclave::keyspace {
 
@@ -30,12 +31,12 @@ struct Step {
   // Of our own commands, in the model's terms.
   std::vector<model::Guard> guards;
   std::vector<model::Operation> operations;
-  std::vector<std::pair<int64_t, int64_t>> leases;  // expire and checkpoint
+  std::vector<int64_t> leases;  // of kLeaseExpire
   std::string secret;
   // Of kWatch.
   std::string key;
   std::string range_end;
-  int64_t from = 0;
+  int64_t from = 0;  // 0: now
   bool with_previous = false;
   bool no_put = false;
   bool no_delete = false;
@@ -85,14 +86,28 @@ class Comparison {
   std::optional<std::string> run_range(const Step& step);
   std::optional<std::string> look(const model::Model& model);
   std::optional<std::string> watch(const Step& step);
+  // A watch that stands while commands go on.
+  struct OpenWatch {
+    Step step;
+    int64_t told_through = 0;  // all events up to this revision were compared
+    int64_t events = 0;
+    std::unique_ptr<WatchStream> stream;
+  };
+  std::optional<std::string> open_watch(const Step& step);
+  // What open watches were sent since the last time. Streams are asked only when the hub names them.
+  std::optional<std::string> look_at_open_watches();
+  void close_watch(size_t at);
   std::optional<std::string> reload();
   model::Answer apply_to_model(const Step& step, int* failed_guard);
   void count(const Step& step);
+  void count_range_kind(const std::string& what, const std::string& key, const std::string& range_end);
+  void count_watch(const Step& step, const std::string& start);
 
   std::unique_ptr<Keyspace> retired_;  // outlives a snapshot reader over it
   std::unique_ptr<Keyspace> implementation_;
   model::Model model_;
   uint64_t index_ = 0;
+  std::vector<OpenWatch> open_watches_;  // they end before the keyspace they are of
 };
 
 // The command of a step, as it would lie in the log; nothing if the request would not be proposed, with the reason.

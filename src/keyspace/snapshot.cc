@@ -121,12 +121,13 @@ bool SnapshotReader::read_key(const Key* key, std::string& out, uint32_t& units)
     units -= std::min<uint32_t>(units, 1);
   }
   for (; version != nullptr; version = version->previous) {
-    if (units == 0) {
+    // A key's newest version is looked at in the slice that comes to the key.
+    if (units == 0 && version != key->head) {
       walking_ = version;
       return false;
     }
     if (version->mod > revision_) {
-      --units;
+      units -= std::min<uint32_t>(units, 1);
       continue;
     }
     bool below = version->mod < floor_;

@@ -44,7 +44,9 @@ class SnapshotReader {
   TableShadow shadow_;
   uint64_t records_ = 0;
   std::string scratch_;
-  // Where the walk over the keys goes on: at this key, and in it at this version.
+  // Where the walk over the keys goes on: at this key, and in it at this version if set. Never a key's newest, which
+  // may be a tombstone below the floor: that one, and its key, may be freed between two slices. An older one is freed
+  // only with what replaced it, and the walk passes only what the floor keeps.
   bool resumed_ = false;
   std::string resume_key_;
   const Version* walking_ = nullptr;

@@ -117,7 +117,6 @@ Lease& Tables::grant(LeaseId id, int64_t ttl_ms) {
   Lease& lease = at->second;
   lease.id = id;
   lease.ttl_ms = ttl_ms;
-  lease.remaining_ms = ttl_ms;
   lease.starting = true;
   after_change(TableKind::kLease, key);
   return lease;
@@ -126,13 +125,6 @@ Lease& Tables::grant(LeaseId id, int64_t ttl_ms) {
 void Tables::started(LeaseId id) {
   auto at = leases_.find(id);
   if (at != leases_.end()) at->second.starting = false;
-}
-
-void Tables::checkpoint(Lease& lease, int64_t remaining_ms) {
-  std::string key = key_of(lease.id);
-  before_change(TableKind::kLease, key);
-  lease.remaining_ms = std::min(remaining_ms, lease.ttl_ms);
-  after_change(TableKind::kLease, key);
 }
 
 bool Tables::take_apart(LeaseId id, uint32_t& units, std::vector<RecordChange>& changes) {
@@ -222,7 +214,7 @@ bool Tables::encode_entry(const TableShadow::Name& name, std::string& out) const
       if (at == leases_.end()) return false;
       writer.varint(static_cast<uint64_t>(at->second.id.value()));
       writer.varint(static_cast<uint64_t>(at->second.ttl_ms));
-      writer.varint(static_cast<uint64_t>(at->second.remaining_ms));
+      writer.varint(static_cast<uint64_t>(at->second.ttl_ms));  // in the place of what remains: a new leader gives all
       return true;
     }
     case TableKind::kSession: {
@@ -327,12 +319,10 @@ bool Tables::load_entry(TableKind kind, ByteView encoded) {
       uint64_t ttl_ms = reader.varint();
       uint64_t remaining_ms = reader.varint();
       if (!reader.finished() || !id.is_set() || ttl_ms > static_cast<uint64_t>(kLeaseTtlMsMax) ||
-          remaining_ms > ttl_ms || leases_.contains(id)) {
+          remaining_ms != ttl_ms || leases_.contains(id)) {
         return false;
       }
-      Lease& lease = grant(id, static_cast<int64_t>(ttl_ms));
-      lease.starting = false;
-      checkpoint(lease, static_cast<int64_t>(remaining_ms));
+      grant(id, static_cast<int64_t>(ttl_ms)).starting = false;
       return true;
     }
     case TableKind::kSession: {

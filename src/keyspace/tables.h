@@ -55,12 +55,11 @@ class LeaseKeys {
 
 struct Lease {
   LeaseId id;
-  int64_t ttl_ms = 0;        // granted
-  int64_t remaining_ms = 0;  // at the last checkpoint, or the TTL: where a new leader's clock starts
-  SessionId session;         // that ends with it, if any
-  bool starting = false;     // granted by the command being applied
-  bool ending = false;       // ended by the command being applied, or already taken apart
-  LeaseKeys keys;            // a superset while a command is applied: a key counts if its version names the lease
+  int64_t ttl_ms = 0;     // granted
+  SessionId session;      // that ends with it, if any
+  bool starting = false;  // granted by the command being applied
+  bool ending = false;    // ended by the command being applied, or already taken apart
+  LeaseKeys keys;         // a superset while a command is applied: a key counts if its version names the lease
   std::set<std::string, std::less<>> records;
 };
 
@@ -127,7 +126,6 @@ class Tables {
   void commit() { committed_ = true; }
   [[nodiscard]] bool is_committed() const { return committed_; }
   Lease& grant(LeaseId id, int64_t ttl_ms);
-  void checkpoint(Lease& lease, int64_t remaining_ms);
   void end(Lease& lease) { lease.ending = true; }
   void started(LeaseId id);
   // Takes an ended lease apart: its records, its session, itself. False if units ran out first.

@@ -208,7 +208,6 @@ ErrorId normalise(CommandKind kind, ByteView bytes, std::string& storage, ByteVi
     case CommandKind::kLeaseRevoke:
       return normalise_as<etcdserverpb::LeaseRevokeRequest, LeaseRevokeRequest>(bytes, storage, canonical);
     case CommandKind::kLeaseExpire:
-    case CommandKind::kLeaseCheckpoint:
     case CommandKind::kSessionOpen:
     case CommandKind::kInternal:
       break;  // ours: never taken from a client's bytes

@@ -40,6 +40,14 @@ void WatchHub::end_revision() {
   seal_touched();
 }
 
+void WatchHub::await_seal(WatchStream* stream) {
+  if (stream->touched_) return;
+  stream->touched_ = true;
+  touched_.push_back(stream);
+}
+
+// A dispatch and a sweep may be in the middle of revisions at once, and this is called for either: who is named ready
+// too early is refused and waits again.
 void WatchHub::seal_touched() {
   for (WatchStream* stream : touched_) {
     stream->touched_ = false;
@@ -84,12 +92,8 @@ void WatchHub::enqueue(Watcher* watcher, const Version* event, Encoded& encoded)
   watcher->queued_bytes += bytes.size();
   watcher->queue.push_back({bytes, event->mod});
   watcher->flowed = true;
-  WatchStream* stream = watcher->stream;
-  stream->pend(watcher);
-  if (!stream->touched_) {
-    stream->touched_ = true;
-    touched_.push_back(stream);
-  }
+  watcher->stream->pend(watcher);
+  await_seal(watcher->stream);
 }
 
 void WatchHub::take_back(Watcher* watcher, int64_t revision) {
@@ -203,6 +207,7 @@ bool WatchHub::sweep(uint32_t units) {
   if (waiting_.empty() && sweeping_.empty()) {
     sweep_active_ = false;
     sweeping_revision_ = 0;
+    seal_touched();
     return false;
   }
   while (units > 0) {

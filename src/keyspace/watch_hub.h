@@ -88,10 +88,13 @@ class WatchHub {
   void unblock(Watcher* watcher);  // its queue is empty
   void set_ready(WatchStream* stream);
   void forget(WatchStream* stream);
-  // Whether all events of a revision are in the queues: until then none may be sent.
-  [[nodiscard]] bool is_sealed(int64_t revision) const {
-    return revision != dispatching_ && revision != sweeping_revision_;
+  // Whether all events of a revision are in this watcher's queue: until then none may be sent. What a sweep is in the
+  // middle of, synced watchers were given whole when it was dispatched.
+  [[nodiscard]] bool is_sealed(const Watcher* watcher, int64_t revision) const {
+    return revision != (watcher->state == Watcher::State::kSweeping ? sweeping_revision_ : dispatching_);
   }
+  // The stream has something to send that waits for a revision to be whole: it is ready once one is.
+  void await_seal(WatchStream* stream);
   // Everything visible was given to every synced watcher.
   [[nodiscard]] bool is_quiet() const { return dispatching_ == 0 && dispatched_through_ == store_.visible(); }
   [[nodiscard]] Store& store() { return store_; }
@@ -126,7 +129,7 @@ class WatchHub {
   bool sweeping_large_ = false;
   std::vector<WatchGroup*> found_;
   std::vector<WatchStream*> ready_;
-  std::vector<WatchStream*> touched_;  // got events of a revision that is not sealed yet
+  std::vector<WatchStream*> touched_;  // got events of a revision that is not sealed yet, or asked while one was not
   uint64_t serial_ = 0;
   std::string scratch_;
 };

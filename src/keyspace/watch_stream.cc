@@ -148,6 +148,8 @@ bool WatchStream::next(uint32_t& units, WatchResponse& out) {
     append_int64_field(out.body, 2, -1);
     return true;
   }
+  // Asked for while a command is being dispatched: answered after it. What else may hold it back names us ready itself.
+  if (progress_requested_ && !hub_.is_quiet()) hub_.await_seal(this);
   return false;
 }
 
@@ -163,9 +165,9 @@ bool WatchStream::next_of(Watcher* watcher, uint32_t& units, WatchResponse& out,
   if (watcher->queued() > 0) {
     bool produced = take_queued(watcher, out);
     if (watcher->queued() > 0) {
-      // The rest of a split response, or a revision whose events are not all here yet; end_revision names us ready
-      // then.
+      // The rest of a split response, or a revision whose events are not all here yet.
       pend(watcher);
+      if (!is_sealed_front(watcher)) hub_.await_seal(this);
     } else if (watcher->state == Watcher::State::kBlocked) {
       hub_.unblock(watcher);
     } else if (watcher->compacted) {
@@ -202,16 +204,20 @@ bool WatchStream::next_of(Watcher* watcher, uint32_t& units, WatchResponse& out,
   return produced;
 }
 
+bool WatchStream::is_sealed_front(const Watcher* watcher) const {
+  return hub_.is_sealed(watcher, watcher->queue[watcher->queue_begin].revision);
+}
+
 // A response of all whole revisions in the queue; split, if the watcher wants that, at the last revision that fits, or
 // within one that does not fit alone.
 bool WatchStream::take_queued(Watcher* watcher, WatchResponse& out) {
-  if (!hub_.is_sealed(watcher->queue[watcher->queue_begin].revision)) return false;
+  if (!is_sealed_front(watcher)) return false;
   head(watcher, out);
   size_t at = watcher->queue_begin;
   size_t whole = at;  // entries before it are whole revisions
   size_t whole_size = out.body.size();
   bool split = false;
-  for (; at < watcher->queue.size() && hub_.is_sealed(watcher->queue[at].revision); ++at) {
+  for (; at < watcher->queue.size() && hub_.is_sealed(watcher, watcher->queue[at].revision); ++at) {
     const QueuedEvent& event = watcher->queue[at];
     if (at > watcher->queue_begin && event.revision != watcher->queue[at - 1].revision) {
       whole = at;

@@ -74,6 +74,7 @@ class WatchStream {
   void push(Control control);
   void drop(Watcher* watcher);
   bool next_of(Watcher* watcher, uint32_t& units, WatchResponse& out, bool& more);
+  [[nodiscard]] bool is_sealed_front(const Watcher* watcher) const;
   bool take_queued(Watcher* watcher, WatchResponse& out);
   bool stream_revision(Watcher* watcher, uint32_t& units, WatchResponse& out, bool& finished);
   void head(const Watcher* watcher, WatchResponse& out) const;

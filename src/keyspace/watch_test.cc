@@ -281,8 +281,78 @@ TEST_F(WatchTest, ARevisionTooBigForAQueueIsStreamed) {
   EXPECT_EQ(responses[1].events_size(), 1);
 }
 
+// A sweep that stands in the middle of a revision is nothing to those who were given it when it was dispatched.
+TEST_F(WatchTest, ASweepInTheMiddleOfARevisionHoldsUpNobodyElse) {
+  WatchHub& hub = driver_.keyspace.watches();
+  WatchStream synced(hub);
+  synced.create({.key = "k", .range_end = "l"});
+  (void)drain(synced);
+  etcdserverpb::TxnRequest txn;
+  for (int i = 0; i < 5; ++i) {
+    auto* put = txn.add_success()->mutable_request_put();
+    put->set_key(fmt::format("k{}", i));
+  }
+  driver_.apply(CommandKind::kTxn, txn);
+  WatchStream behind(hub);
+  behind.create({.key = "k0", .start_revision = 2});
+  ASSERT_TRUE(hub.sweep(2));
+  EXPECT_EQ(hub.take_ready(), (std::vector<WatchStream*>{&synced, &behind}));
+  uint32_t units = 1000;
+  WatchResponse response;
+  ASSERT_TRUE(synced.next(units, response));
+  etcdserverpb::WatchResponse message;
+  ASSERT_TRUE(message.ParseFromString(response.body));
+  EXPECT_EQ(message.events_size(), 5);
+  ASSERT_TRUE(behind.next(units, response));  // created
+  EXPECT_FALSE(behind.next(units, response)) << "its revision is not whole";
+  // Another command's end is not this revision's: who is asked too early is named again.
+  driver_.put("elsewhere", "1");
+  for (const WatchStream* named : hub.take_ready()) {
+    EXPECT_EQ(named, &behind);
+    EXPECT_FALSE(behind.next(units, response));
+  }
+  while (hub.sweep(1)) {
+  }
+  EXPECT_EQ(hub.take_ready(), std::vector<WatchStream*>{&behind});
+  ASSERT_TRUE(behind.next(units, response));
+  ASSERT_TRUE(message.ParseFromString(response.body));
+  EXPECT_EQ(message.events_size(), 1);
+}
+
+TEST_F(WatchTest, ProgressAskedForDuringADispatchIsAnsweredAfterIt) {
+  for (int i = 0; i < 300; ++i) driver_.put(fmt::format("k{:03}", i), "");
+  WatchHub& hub = driver_.keyspace.watches();
+  WatchStream stream(hub);
+  stream.create({.key = "a"});
+  (void)drain(stream);
+  etcdserverpb::DeleteRangeRequest request;
+  request.set_key("k");
+  request.set_range_end("l");
+  bool done =
+      driver_.keyspace.apply(LogIndex(++driver_.index), Term(1),
+                             encode_command({.kind = CommandKind::kDeleteRange}, request.SerializeAsString()), 10);
+  while (!hub.is_dispatching()) {
+    ASSERT_FALSE(done);
+    done = driver_.keyspace.run_slice(10);
+  }
+  ASSERT_FALSE(done);
+  stream.request_progress();
+  EXPECT_EQ(hub.take_ready(), std::vector<WatchStream*>{&stream});
+  uint32_t units = 1000;
+  WatchResponse response;
+  EXPECT_FALSE(stream.next(units, response));
+  while (!done) done = driver_.keyspace.run_slice(10);
+  EXPECT_EQ(hub.take_ready(), std::vector<WatchStream*>{&stream});
+  ASSERT_TRUE(stream.next(units, response));
+  etcdserverpb::WatchResponse message;
+  ASSERT_TRUE(message.ParseFromString(response.body));
+  EXPECT_EQ(message.watch_id(), -1);
+  EXPECT_EQ(response.revision, driver_.keyspace.revision());
+}
+
 // Many streams, watchers that come and go, are slow or quick, start anywhere; every one must get exactly the events of
-// its range from its start to its end, in order, revisions whole.
+// its range from its start to its end, in order, revisions whole. A stream is asked after a request, and else only when
+// the hub has named it.
 TEST(WatchModel, EveryWatcherGetsExactlyItsEvents) {
   struct Expected {
     std::string key;
@@ -307,6 +377,7 @@ TEST(WatchModel, EveryWatcherGetsExactlyItsEvents) {
       std::unique_ptr<WatchStream> stream;
       std::map<int64_t, Expected> watchers;
       int64_t header = 0;
+      bool asked = false;  // it may have something to send
     };
     std::vector<Client> clients(4);
     for (Client& client : clients) {
@@ -316,11 +387,17 @@ TEST(WatchModel, EveryWatcherGetsExactlyItsEvents) {
     std::vector<model::Event> events;
     model::Model& model = driver.model;
     auto take = [&](Client& client, int responses) {
+      for (const WatchStream* named : driver.keyspace.watches().take_ready()) {
+        for (Client& other : clients) {
+          if (other.stream.get() == named) other.asked = true;
+        }
+      }
       WatchResponse raw;
       for (int i = 0; i < responses; ++i) {
+        if (!client.asked) return false;
         uint32_t units = static_cast<uint32_t>(1 + random.below(50));
         if (!client.stream->next(units, raw)) {
-          if (units > 0) return false;
+          client.asked = units == 0;
           continue;
         }
         etcdserverpb::WatchResponse response;
@@ -415,6 +492,7 @@ TEST(WatchModel, EveryWatcherGetsExactlyItsEvents) {
                                  .prev_kv = watcher.prev_kv,
                                  .fragment = random.coin()});
           client.watchers.emplace(id, watcher);
+          client.asked = true;
           break;
         }
         case 7:
@@ -426,9 +504,12 @@ TEST(WatchModel, EveryWatcherGetsExactlyItsEvents) {
         case 9:
           if (random.chance(1, 20) && model.revision > model.compacted + 50) driver.compact(model.revision - 40);
           break;
-        case 10:
-          clients[random.below(clients.size())].stream->request_progress();
+        case 10: {
+          Client& client = clients[random.below(clients.size())];
+          client.stream->request_progress();
+          client.asked = true;
           break;
+        }
         // Client 0 never takes anything before the end.
         default:
           (void)take(clients[1 + random.below(3)], 3);

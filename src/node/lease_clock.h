@@ -33,7 +33,7 @@ class LeaseClock {
   void stop();
   [[nodiscard]] bool is_leading() const { return leading_; }
 
-  // The lease was granted or checkpointed with this much time to go; once more, it counts anew.
+  // The lease was granted with this much time to go; once more, it counts anew.
   void start(LeaseId id, int64_t remaining_ms, Instant now) { start(id, remaining_ms, now, false); }
   // It stood before this server led.
   void inherit(LeaseId id, int64_t remaining_ms, Instant now) { start(id, remaining_ms, now, true); }

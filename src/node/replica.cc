@@ -87,6 +87,7 @@ Replica::Replica(const ReplicaOptions& options, Recovered&& recovered, std::uniq
       applied_(keyspace_->applied()),
       history_(options.history) {
   ASSERT_CMP(applied_, ==, raft_.snapshot().last.index);
+  keyspace_->set_answers({.origin = options_.raft.self, .boot = options_.raft.boot});
   applied_term_ = raft_.snapshot().last.term;
 }
 
@@ -306,7 +307,7 @@ void Replica::finish_entry(Instant now, const Entry& entry) {
     if (lease_clock_.is_leading()) {
       for (const LeaseId id : effects.leases_ended) lease_clock_.end(id);
       for (const LeaseId id : effects.leases_started) {
-        if (const auto lease = keyspace_->lease(id)) lease_clock_.start(id, lease->remaining_ms, now);
+        if (const auto lease = keyspace_->lease(id)) lease_clock_.start(id, lease->ttl_ms, now);
       }
     }
     resolve(keyspace_->reply());
@@ -328,7 +329,7 @@ void Replica::walk_leases(Instant now) {
   // In the middle of a large command they are shown as before it, which would bring ended ones back.
   if (keyspace_->is_busy()) return;
   const std::vector<keyspace::LeaseInfo> leases = keyspace_->leases(*lease_walk_, kLeasesPerStep);
-  for (const keyspace::LeaseInfo& lease : leases) lease_clock_.inherit(lease.id, lease.remaining_ms, now);
+  for (const keyspace::LeaseInfo& lease : leases) lease_clock_.inherit(lease.id, lease.ttl_ms, now);
   if (leases.size() == kLeasesPerStep) {
     lease_walk_ = leases.back().id;
   } else {
@@ -1004,6 +1005,7 @@ void Replica::on(Instant now, StateLoaded& result) {
   }
   clients_->on_state_replaced();
   keyspace_ = std::move(result.keyspace);
+  keyspace_->set_answers({.origin = options_.raft.self, .boot = options_.raft.boot});
   applied_ = result.mark.last.index;
   applied_bytes_ = 0;
   applying_ = false;

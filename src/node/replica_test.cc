@@ -400,6 +400,24 @@ TEST(ReplicaTest, TheLeaderHasOldHistoryCompacted) {
   }
 }
 
+TEST(ReplicaTest, OnlyTheServerThatWasAskedBuildsTheAnswer) {
+  Group group(3);
+  group.elect();
+  const Ticket grant = group.grant(2, 7, 60'000);
+  group.advance(milliseconds(50));
+  EXPECT_EQ(group.kind(grant), "applied");
+  for (uint64_t id = 1; id <= 3; ++id) {
+    EXPECT_EQ(group.member(id).keyspace().reply().header.origin, NodeId(2));
+    EXPECT_EQ(group.member(id).keyspace().reply().body.empty(), id != 2) << id;
+  }
+  // Its next life answers nobody of the last.
+  group.crash(2);
+  group.restart(2);
+  group.advance(milliseconds(500));
+  EXPECT_TRUE(group.member(2).keyspace().lease(LeaseId(7)).has_value());
+  EXPECT_TRUE(group.member(2).keyspace().reply().body.empty());
+}
+
 TEST(ReplicaTest, WithoutALeaderAWriteIsRefusedAsNotApplied) {
   Group group(3);
   group.elect();
