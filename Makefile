@@ -44,7 +44,8 @@ sim: build
 
 ## make soak      a million damaged logs, tens of millions of keyspace steps, then fresh seeds: make soak FOR=45m
 soak: build
-	CONCLAVE_WAL_DAMAGES=1000000 build/release/wal_damage_test --gtest_brief=1
+	@seed=$$(date +%s); echo "wal_damage_test: CONCLAVE_WAL_SEED=$$seed"; \
+	  CONCLAVE_WAL_DAMAGES=1000000 CONCLAVE_WAL_SEED=$$seed build/release/wal_damage_test --gtest_brief=1
 	CONCLAVE_KEYSPACE_STEPS=5000000 build/release/keyspace_model_test --gtest_brief=1
 	@tools/soak.py --for $(FOR) --jobs $(JOBS)
 

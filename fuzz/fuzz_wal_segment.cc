@@ -53,7 +53,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   replay.finish(*result, false);
   if (!replay.status()) return 0;
   for (auto& [id, group] : replay.groups()) {
-    const Recovered recovered = hand_over(group, LogIndex(data[1]));
+    const GoodSnapshot snapshot{.group = id, .last = {.term = Term(data[1] % 4), .index = LogIndex(data[1])}};
+    const Recovered recovered = hand_over(group, {&snapshot, 1});
     for (size_t i = 1; i < recovered.entries.size(); ++i) {
       ASSERT(recovered.entries[i].index == recovered.entries[i - 1].index.next());
     }

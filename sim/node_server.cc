@@ -237,15 +237,17 @@ void NodeServer::plan_idle() {
   world_.at_local(node_, now() + kQuiet, [this, works = works_] {
     idle_planned_ = false;
     if (dead_ || disk_busy_) return;
-    const Result<bool> more = storage_->idle(works == works_);
+    std::vector<node::StorageResult> results;
+    const Result<bool> more = storage_->idle(works == works_, results);
     if (!more) {
       (void)survives(more.error());
       return;
     }
     disk_busy_ = true;
-    world_.after_disk(node_, [this, again = *more] {
+    auto shared = std::make_shared<std::vector<node::StorageResult>>(std::move(results));
+    world_.after_disk(node_, [this, shared, again = *more] {
       disk_busy_ = false;
-      work_disk();
+      disk_done(std::move(*shared));
       if (again || storage_->wants_idle_mark()) plan_idle();
     });
   });

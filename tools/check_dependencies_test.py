@@ -32,6 +32,11 @@ class CheckDependenciesTest(unittest.TestCase):
             self.assertEqual(1, len(found), other)
             self.assertIn("src/raft/raft.cc:1", found[0])
 
+    def test_angle_brackets_are_no_way_around_an_arrow(self):
+        for other in ("wal/log.h", "sim/world.h", "env/posix/disk.h"):
+            self.assertEqual(1, len(self.problems({"src/raft/raft.cc": f"#include <{other}>\n"})), other)
+        self.assertEqual([], self.problems({"src/raft/raft.cc": "#include <base/types.h>\n#include <sys/types.h>\n"}))
+
     def test_nothing_includes_sim_and_only_the_edge_is_real(self):
         self.assertEqual(1, len(self.problems({"src/server/main.cc": '#include "sim/world.h"\n'})))
         self.assertEqual(1, len(self.problems({"src/wal/log.cc": '#include "env/posix/disk.h"\n'})))

@@ -3,9 +3,10 @@
 
 Bugs stand in tests/planted/*.toml: a number, a name, edits (file, text to find exactly once, its replacement, in which
 `planted(N)` is true when bug N is switched on), and the cheapest finder: a command of the built copy that passes without the
-bug. All are compiled into one build; a number in CONCLAVE_PLANTED chooses one at run time. Nothing of this is in the
-product. The unplanted build must pass every finder, and a plant without effect (number 0 and an unknown number) must not be
-found: a finder that fails whatever it is given finds nothing.
+bug. A finder that does not end in time finds nothing, unless the bug says `finder_may_hang = true`. All are compiled into
+one build; a number in CONCLAVE_PLANTED chooses one at run time. Nothing of this is in the product. The unplanted build must
+pass every finder, and a plant without effect (number 0 and an unknown number) must not be found: a finder that fails
+whatever it is given finds nothing.
 """
 import argparse
 import concurrent.futures
@@ -88,17 +89,17 @@ def build(targets: set[str], jobs: int) -> None:
                    stdout=subprocess.DEVNULL)
 
 
-def run(finder: str, number: int) -> tuple[bool, float]:
-    """True if the finder fails, as it must with a bug."""
+def run(finder: str, number: int) -> tuple[str, float]:
+    """"failed" if the finder fails, as it must with a bug; "passed"; or "timed out", which shows nothing by itself."""
     begin = time.monotonic()
     environment = os.environ | {"CONCLAVE_PLANTED": str(number)}
     try:
         program, *words = finder.split()
         result = subprocess.run([str(BUILD / program), *words], cwd=BUILD, env=environment, capture_output=True, timeout=1800)
-        failed = result.returncode != 0
+        outcome = "failed" if result.returncode != 0 else "passed"
     except subprocess.TimeoutExpired:
-        failed = True
-    return failed, time.monotonic() - begin
+        outcome = "timed out"
+    return outcome, time.monotonic() - begin
 
 
 def main() -> int:
@@ -116,14 +117,18 @@ def main() -> int:
     bad = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         for number in (0, NULL_PLANT):
-            for finder, (failed, _) in zip(finders, pool.map(lambda f: run(f, number), finders)):
-                if failed:
+            for finder, (outcome, _) in zip(finders, pool.map(lambda f: run(f, number), finders)):
+                if outcome != "passed":
                     bad += 1
-                    print(f"NOT SOUND  {finder}: fails with {'no' if number == 0 else 'a null'} plant")
+                    print(f"NOT SOUND  {finder}: {outcome} with {'no' if number == 0 else 'a null'} plant")
         found = 0
-        for bug, (failed, seconds) in zip(bugs, pool.map(lambda b: run(b["finder"], b["number"]), bugs)):
-            found += failed
-            print(f"{'found' if failed else 'NOT FOUND':9}  {bug['number']:4}  {bug['name']}  by {bug['finder']}  ({seconds:.1f} s)", flush=True)
+        for bug, (outcome, seconds) in zip(bugs, pool.map(lambda b: run(b["finder"], b["number"]), bugs)):
+            # A bug whose effect is that nothing ends says so; of any other, a finder that hangs proves nothing.
+            hangs = outcome == "timed out" and bug.get("finder_may_hang", False)
+            is_found = outcome == "failed" or hangs
+            found += is_found
+            verdict = "found" if is_found else "TIMED OUT" if outcome == "timed out" else "NOT FOUND"
+            print(f"{verdict:9}  {bug['number']:4}  {bug['name']}  by {bug['finder']}  ({seconds:.1f} s)", flush=True)
     print(f"{len(bugs)} planted, {found} found")
     return 0 if found == len(bugs) and not bad else 1
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building and testing Conclave needs on Debian 12. Probes for each command and header; where nothing is
-# missing it does nothing, and needs neither root nor network.
+# missing it does nothing, and needs neither root nor network (but for etcd's server, below, which is asked for once).
 set -euo pipefail
 
 missing=()
@@ -39,14 +39,17 @@ need_file /usr/share/gocode/src/go.etcd.io/etcd/clientv3/client.go golang-etcd-s
 [ "${1:-}" != compare ] || need_command etcd etcd-server
 
 # etcd's own server, for tests/differential: unpacked and not installed, since its package would start a server of its
-# own. Without it that test is skipped, so a failure here is told and no more.
+# own. Without it that test is skipped, so a failure here is told and no more; it is tried once, and leaves a marker, so
+# that a machine without a network is not kept waiting by every build.
 unpack_etcd() {
   local place
   place="$(cd "$(dirname "$0")/.." && pwd)/build/etcd"
-  if command -v etcd > /dev/null 2>&1 || [ -x "$place/usr/bin/etcd" ]; then return 0; fi
+  if command -v etcd > /dev/null 2>&1 || [ -x "$place/usr/bin/etcd" ] || [ -e "$place/not-fetched" ]; then return 0; fi
   mkdir -p "$place"
-  (cd "$place" && apt-get download -qq etcd-server > /dev/null 2>&1 && dpkg -x etcd-server_*.deb . && rm etcd-server_*.deb) ||
-    echo "setup: etcd-server cannot be fetched; the comparison with it is skipped" >&2
+  (cd "$place" && apt-get download -qq etcd-server > /dev/null 2>&1 && dpkg -x etcd-server_*.deb . && rm etcd-server_*.deb) || {
+    touch "$place/not-fetched"
+    echo "setup: etcd-server cannot be fetched; the comparison with it is skipped. To try again: rm $place/not-fetched" >&2
+  }
 }
 
 if [ ${#missing[@]} -eq 0 ]; then

@@ -408,19 +408,46 @@ TEST_F(ClusterTest, VersionMetricsAndNothingElse) {
   cluster_.remove("b");
   (void)outcome("/etcdserverpb.KV/Put", etcdserverpb::PutRequest());
   cluster_.advance(1s);
+  cluster_.disk = {.live_bytes = 5, .spare_bytes = 6, .full = true, .last_write_seconds = 0.25};
+  cluster_.disk.writes[0] = 7;
+  cluster_.disk.writes[8] = 2;
+  cluster_.disk.writes[DiskMetrics::kBounds] = 1;
+  cluster_.disk.write_seconds_sum = 12.5;
   const net::HttpResponse metrics = http(cluster_, "/metrics");
   EXPECT_EQ(metrics.status, 200);
   for (const std::string line :
-       {"conclave_revision 4", "conclave_keys 1", "conclave_raft_has_leader 1", "# TYPE conclave_raft_term gauge",
+       {"conclave_revision 4",
+        "conclave_keys 1",
+        "conclave_raft_has_leader 1",
+        "# TYPE conclave_raft_term gauge",
         "conclave_requests_total{method=\"etcdserverpb.KV/Put\",code=\"0\"} 2",
-        "conclave_requests_total{method=\"etcdserverpb.KV/Put\",code=\"3\"} 1", "conclave_writes_pending 0",
-        "etcd_server_has_leader 1", "etcd_debugging_mvcc_current_revision 4", "etcd_server_leader_changes_seen_total 1",
-        "etcd_server_version{server_version=\"3.6.0\"} 1", "etcd_server_id{server_id=\"1\"} 1",
-        "etcd_debugging_mvcc_keys_total 1", "etcd_server_proposals_pending 0",
+        "conclave_requests_total{method=\"etcdserverpb.KV/Put\",code=\"3\"} 1",
+        "conclave_writes_pending 0",
+        "etcd_server_has_leader 1",
+        "etcd_debugging_mvcc_current_revision 4",
+        "etcd_server_leader_changes_seen_total 1",
+        "etcd_server_version{server_version=\"3.6.0\"} 1",
+        "etcd_server_id{server_id=\"1\"} 1",
+        "etcd_debugging_mvcc_keys_total 1",
+        "etcd_server_proposals_pending 0",
         "grpc_server_started_total{grpc_type=\"unary\",grpc_service=\"etcdserverpb.KV\",grpc_method=\"Put\"} 3",
         ("grpc_server_handled_total{grpc_code=\"InvalidArgument\",grpc_type=\"unary\",grpc_service=\"etcdserverpb.KV\","
          "grpc_method=\"Put\"} 1"),
-        "conclave_watchers 0", "conclave_leases 0", "conclave_calls_open 0"}) {
+        "conclave_wal_live_bytes 5",
+        "conclave_wal_spare_bytes 6",
+        "conclave_wal_full 1",
+        "conclave_wal_write_seconds{write=\"last\"} 0.25",
+        "conclave_wal_write_seconds{write=\"running\"} 0",
+        "# TYPE etcd_disk_wal_fsync_duration_seconds histogram",
+        "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 7",
+        "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.128\"} 7",
+        "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.256\"} 9",
+        "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 10",
+        "etcd_disk_wal_fsync_duration_seconds_sum 12.5",
+        "etcd_disk_wal_fsync_duration_seconds_count 10",
+        "conclave_watchers 0",
+        "conclave_leases 0",
+        "conclave_calls_open 0"}) {
     EXPECT_NE(metrics.body.find(line + "\n"), std::string::npos) << line << "\n" << metrics.body;
   }
   EXPECT_EQ(http(cluster_, "/nothing").status, 404);

@@ -183,8 +183,33 @@ void add_calls(const Metrics& metrics, std::string& out) {
   out += started + handled;
 }
 
-// What etcd's dashboards and alerts look for, where it means the same here. Times of syncs and round trips, bytes on
-// the network and numbers of the process are not told yet.
+void add_disk(const DiskMetrics& disk, std::string& out) {
+  const auto add = [&out](std::string_view name, std::string_view help, auto value) {
+    out += fmt::format("# HELP conclave_wal_{0} {1}\n# TYPE conclave_wal_{0} gauge\nconclave_wal_{0} {2}\n", name, help,
+                       value);
+  };
+  add("live_bytes", "Log segments that hold something needed.", disk.live_bytes);
+  add("spare_bytes", "Log segments ready to be written.", disk.spare_bytes);
+  add("full", "1 if the disk has no space for another log segment.", disk.full ? 1 : 0);
+  out += "# HELP conclave_wal_write_seconds Time of the last write of the log, and of the one under way (0: none).\n";
+  out += "# TYPE conclave_wal_write_seconds gauge\n";
+  out += fmt::format("conclave_wal_write_seconds{{write=\"last\"}} {}\n", disk.last_write_seconds);
+  out += fmt::format("conclave_wal_write_seconds{{write=\"running\"}} {}\n", disk.running_write_seconds);
+  // Under etcd's name, with its buckets: a write of the log is one with its sync.
+  constexpr std::string_view kName = "etcd_disk_wal_fsync_duration_seconds";
+  out += fmt::format("# TYPE {} histogram\n", kName);
+  uint64_t writes = 0;
+  for (size_t i = 0; i < DiskMetrics::kBounds; ++i) {
+    writes += disk.writes[i];
+    out += fmt::format("{}_bucket{{le=\"{}\"}} {}\n", kName, static_cast<double>(uint64_t{1} << i) / 1000, writes);
+  }
+  writes += disk.writes[DiskMetrics::kBounds];
+  out +=
+      fmt::format("{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_sum {2}\n{0}_count {1}\n", kName, writes, disk.write_seconds_sum);
+}
+
+// What etcd's dashboards and alerts look for, where it means the same here. Times of round trips, bytes on the network
+// and numbers of the process are not told yet.
 void add_etcd_names(Context& context, std::string& out) {
   const auto add = [&out](std::string_view name, std::string_view kind, auto value) {
     out += fmt::format("# TYPE etcd_{0} {1}\netcd_{0} {2}\n", name, kind, value);
@@ -268,6 +293,7 @@ std::string metrics_text(Context& context) {
                          path_of(static_cast<Method>(method)).substr(1), code, count);
     }
   }
+  if (context.options().disk) add_disk(context.options().disk(), out);
   add_etcd_names(context, out);
   return out;
 }

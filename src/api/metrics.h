@@ -1,4 +1,4 @@
-// Counters of the API, for /metrics. Plain numbers: one thread writes and reads them.
+// Numbers for /metrics: the API's own counters, which one thread writes and reads, and what the disk's thread tells.
 #pragma once
 
 #include <array>
@@ -24,6 +24,19 @@ struct Metrics {
     if (code >= kCodes) code = 2;  // UNKNOWN
     ++requests[static_cast<size_t>(method)][code];
   }
+};
+
+// Of the log and its disk, at the moment of asking.
+struct DiskMetrics {
+  // Writes, each with its sync, by how long they took: up to 1 ms, 2 ms, and so on doubled; the last took longer.
+  static constexpr size_t kBounds = 14;
+  uint64_t live_bytes = 0;
+  uint64_t spare_bytes = 0;
+  bool full = false;
+  double last_write_seconds = 0;
+  double running_write_seconds = 0;  // zero if none is under way
+  std::array<uint64_t, kBounds + 1> writes{};
+  double write_seconds_sum = 0;
 };
 
 }  // namespace conclave::api

@@ -1,9 +1,11 @@
 // What the API's service is told when it is made.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "api/metrics.h"
 #include "base/time.h"
 #include "base/types.h"
 
@@ -31,6 +33,8 @@ struct ServiceOptions {
   std::vector<MemberAttributes> peers;
   // Chooses lease ids: different on every server and every start, or grants collide.
   uint64_t seed = 0;
+  // Asked by /metrics. May be null: nothing is told of the disk then.
+  std::function<DiskMetrics()> disk;
   // etcd's. Zero: no notes.
   Duration watch_progress_interval = std::chrono::minutes(10);
 };

@@ -228,6 +228,7 @@ void Replica::take_output(Instant now) {
   for (const raft::ReadResult& read : output_.reads) on_round(now, read);
   if (output_.role_changed) {
     if (!leads()) follow_leases();
+    if (leads() && disk_full_) world_.store(UseReserveJob{.group = options_.raft.group});
     // Reads and keep-alives that wait for a leader may go now.
     if (raft_.status().leader.is_set() && retry_rounds_at_ != kNever) retry_rounds_at_ = now;
     clients_->on_role_changed(raft_.status());
@@ -1016,6 +1017,16 @@ void Replica::on(Instant now, StateLoaded& result) {
   }
   // It may have become the leader while the state was being loaded.
   if (leads() && applied_term_ == raft_.status().term && !lease_clock_.is_leading()) lead_leases(now);
+}
+
+// A full disk is an expected state (fault D9). Its server leads no longer than it must: whoever takes over may have
+// space. Where nobody does, releases go on out of the reserve.
+void Replica::on(Instant now, const SpaceChanged& result) {
+  disk_full_ = result.full;
+  if (!disk_full_ || !leads()) return;
+  REACHED(leader_disk_full);
+  world_.store(UseReserveJob{.group = options_.raft.group});
+  step(now, raft::Transfer{});
 }
 
 // ---- Comparing states ----

@@ -242,6 +242,7 @@ class Replica {
   void on(Instant now, ChunkRead& result);
   void on(Instant now, const ChunkStored& result);
   void on(Instant now, StateLoaded& result);
+  void on(Instant now, const SpaceChanged& result);
 
   void step(Instant now, const raft::Input& input);
   void take_output(Instant now);
@@ -358,8 +359,8 @@ class Replica {
   std::map<NodeId, ForwardSource> sources_;  // as leader, in this term
   Term sources_term_;
 
-  bool dirty_ = false;  // requests came since the last flush(), or were left over by it
-  bool disk_full_ = false;
+  bool dirty_ = false;      // requests came since the last flush(), or were left over by it
+  bool disk_full_ = false;  // the log finds no space for another segment
 
   // Reads and keep-alives.
   std::vector<WaitingRead> new_reads_;

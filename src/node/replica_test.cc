@@ -90,8 +90,13 @@ class Group {
     std::unique_ptr<Replica> replica;  // null: down
     std::deque<std::pair<WriteSequence, wal::Batch>> writes;
     bool disk_stopped = false;
+    int reserves_used = 0;
 
     void store(StorageJob job) override {
+      if (std::holds_alternative<UseReserveJob>(job)) {
+        ++reserves_used;
+        return;
+      }
       auto& persist = std::get<PersistJob>(job);  // none of these logs is long enough for a snapshot
       writes.emplace_back(persist.sequence, std::move(persist.batch));
     }
@@ -381,6 +386,40 @@ TEST(ReplicaTest, ALeaderThatHasTooMuchUnderWayStillTakesReleases) {
   group.advance(seconds(1));
   EXPECT_EQ(group.kind(release), "applied");
   EXPECT_EQ(group.kind(forwarded_release), "applied");
+}
+
+TEST(ReplicaTest, ALeaderWithAFullDiskTakesReleasesOnly) {
+  Group group(1);
+  group.elect();
+  const Ticket before = group.put(1, "a");
+  group.settle();
+  EXPECT_EQ(group.kind(before), "applied");
+  group.replica(1).on_storage(group.now, SpaceChanged{.full = true});
+  EXPECT_EQ(group.member(1).reserves_used, 1);
+  const Ticket put = group.put(1, "b");
+  const Ticket release = group.erase(1, "a");
+  const Ticket read = group.read(1);
+  group.settle();
+  EXPECT_EQ(group.kind(put), "refused");
+  EXPECT_EQ(group.kind(release), "applied");
+  EXPECT_EQ(group.kind(read), "ready");
+  group.replica(1).on_storage(group.now, SpaceChanged{.full = false});
+  const Ticket after = group.put(1, "b");
+  group.settle();
+  EXPECT_EQ(group.kind(after), "applied");
+}
+
+TEST(ReplicaTest, ALeaderWhoseDiskIsFullHandsOver) {
+  Group group(3);
+  const uint64_t full = group.elect();
+  group.replica(full).on_storage(group.now, SpaceChanged{.full = true});
+  group.advance(milliseconds(500));
+  ASSERT_NE(group.leader(), 0U);
+  EXPECT_NE(group.leader(), full);
+  // Through the server with the full disk, too: it is the leader's that counts.
+  const Ticket put = group.put(full, "a");
+  group.advance(milliseconds(100));
+  EXPECT_EQ(group.kind(put), "applied");
 }
 
 TEST(ReplicaTest, TheLeaderHasOldHistoryCompacted) {

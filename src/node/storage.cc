@@ -14,24 +14,16 @@ wal::SnapshotName name_of(GroupId group, const SnapshotMark& mark) {
   return {.group = group, .last = mark.last};
 }
 
-// A snapshot file that is good and of committed entries this log knows of, newest first.
-Result<std::vector<wal::SnapshotHeader>> good_snapshots(env::Disk& disk, GroupId group) {
-  std::vector<wal::SnapshotHeader> good;
-  ASSIGN_OR_RETURN(const std::vector<wal::SnapshotName> names, wal::list_snapshots(disk));
-  for (auto name = names.rbegin(); name != names.rend(); ++name) {
-    if (name->group != group || !wal::verify_snapshot(disk, *name)) continue;
-    ASSIGN_OR_RETURN(const auto reader, wal::SnapshotReader::open(disk, *name));
-    good.push_back(reader->header());
+// Files open for sending: the two of a group that are kept, and some.
+constexpr size_t kSendingMax = 4;
+
+// Those of this cluster.
+std::vector<wal::GoodSnapshot> good_of(const wal::SnapshotSurvey& survey, ClusterId cluster) {
+  std::vector<wal::GoodSnapshot> good;
+  for (const wal::SnapshotHeader& header : survey.good) {
+    if (header.cluster == cluster) good.push_back({.group = header.group, .last = header.mark.last});
   }
   return good;
-}
-
-std::vector<std::pair<GroupId, LogIndex>> indexes_of(const wal::SnapshotSurvey& survey, ClusterId cluster) {
-  std::vector<std::pair<GroupId, LogIndex>> indexes;
-  for (const wal::SnapshotHeader& header : survey.newest) {
-    if (header.cluster == cluster) indexes.emplace_back(header.group, header.mark.last.index);
-  }
-  return indexes;
 }
 
 }  // namespace
@@ -62,18 +54,21 @@ Result<Storage::Opened> Storage::open(env::Disk& disk, env::Clock& clock, const 
 Result<Storage::Opened> Storage::try_open(env::Disk& disk, env::Clock& clock, const StorageOptions& options) {
   RETURN_IF_ERROR(wal::remove_unfinished_snapshots(disk));
   ASSIGN_OR_RETURN(const wal::SnapshotSurvey survey, wal::survey_snapshots(disk));
+  RETURN_IF_ERROR(wal::remove_abandoned_transfers(disk, survey));
   wal::LogOptions log_options{.owner = options.owner,
                               .segment_bytes = options.segment_bytes,
                               .write_path = options.write_path,
                               .clock = &clock,
-                              .snapshots = indexes_of(survey, options.owner.cluster)};
+                              .snapshots = good_of(survey, options.owner.cluster)};
   ASSIGN_OR_RETURN(wal::Log::Opened log, wal::Log::open(disk, log_options));
   Opened opened;
   opened.storage.reset(new Storage(disk, clock, options));
   opened.storage->log_ = std::move(log.log);
   opened.recovery = std::move(log.recovery);
   for (Recovered& recovered : std::exchange(opened.recovery.groups, {})) {
-    RETURN_IF_ERROR(opened.storage->restore(std::move(recovered), opened.replicas));
+    const wal::GroupState* state = opened.storage->log_->state(recovered.group);
+    ASSERT(state != nullptr);
+    RETURN_IF_ERROR(opened.storage->restore(std::move(recovered), *state, survey, opened.replicas));
   }
   return opened;
 }
@@ -81,30 +76,37 @@ Result<Storage::Opened> Storage::try_open(env::Disk& disk, env::Clock& clock, co
 Result<Storage::Seen> Storage::look(env::Disk& disk, env::Clock& clock, ClusterId cluster) {
   ASSIGN_OR_RETURN(const wal::SnapshotSurvey survey, wal::survey_snapshots(disk));
   Seen seen;
-  ASSIGN_OR_RETURN(seen.log, wal::read_log(disk, indexes_of(survey, cluster)));
+  ASSIGN_OR_RETURN(seen.log, wal::read_log(disk, good_of(survey, cluster)));
   const Storage storage(disk, clock, {.owner = {.cluster = cluster}});
   for (Recovered& recovered : std::exchange(seen.log.groups, {})) {
-    RETURN_IF_ERROR(storage.restore(std::move(recovered), seen.replicas));
+    const auto inspected = std::ranges::find(seen.log.inspection.groups, recovered.group,
+                                             [](const wal::InspectedGroup& each) { return each.state.group; });
+    ASSERT(inspected != seen.log.inspection.groups.end());
+    RETURN_IF_ERROR(storage.restore(std::move(recovered), inspected->state, survey, seen.replicas));
   }
   return seen;
 }
 
-// The state to begin with: the newest good snapshot that the log's entries follow. The mark in the log may name one
-// that is damaged since: then the older one serves, to which the log goes back.
-Status Storage::restore(Recovered&& recovered, std::map<GroupId, FoundReplica>& replicas) const {
+// The state to begin with: the newest good snapshot of the log's past that the log's entries follow. The mark in the
+// log may name one that is damaged since: then the older one serves, to which the log goes back.
+Status Storage::restore(Recovered&& recovered, const wal::GroupState& log, const wal::SnapshotSurvey& survey,
+                        std::map<GroupId, FoundReplica>& replicas) const {
   const GroupId group = recovered.group;
   const LogIndex first = recovered.entries.empty() ? recovered.last.index.next() : recovered.entries.front().index;
-  ASSIGN_OR_RETURN(const auto good, good_snapshots(disk_, group));
   const auto fits = [&](const wal::SnapshotHeader& header) {
-    const LogIndex index = header.mark.last.index;
-    return header.cluster == options_.owner.cluster && index <= recovered.last.index && index.next() >= first;
+    return header.cluster == options_.owner.cluster && header.group == group && log.has_passed(header.mark.last) &&
+           header.mark.last.index.next() >= first;
   };
-  const auto chosen = std::ranges::find_if(good, fits);
+  const auto chosen = std::ranges::find_if(survey.good.rbegin(), survey.good.rend(), fits);
   FoundReplica found;
-  if (chosen != good.end()) {
+  if (chosen != survey.good.rend()) {
     if (chosen->mark.last < recovered.snapshot.last) REACHED(storage_older_snapshot_serves);
     recovered.snapshot = chosen->mark;
-    ASSIGN_OR_RETURN(found.keyspace, load(group, chosen->mark));
+    ASSIGN_OR_RETURN(Load load, begin_load(group, chosen->mark));
+    for (bool loaded = false; !loaded;) {
+      ASSIGN_OR_RETURN(loaded, go_on(load));
+    }
+    found.keyspace = std::move(load.keyspace);
   } else if (first > LogIndex(1) && recovered.last.index.value() > 0) {
     return fail(ErrorCode::kUnreadable, "no good snapshot is left of group {} before its log's first entry {}", group,
                 first);
@@ -118,22 +120,30 @@ Status Storage::restore(Recovered&& recovered, std::map<GroupId, FoundReplica>& 
   return {};
 }
 
-Result<std::unique_ptr<keyspace::Keyspace>> Storage::load(GroupId group, const SnapshotMark& mark) const {
-  auto keyspace = std::make_unique<keyspace::Keyspace>();
-  keyspace::SnapshotLoader loader(*keyspace);
-  ASSIGN_OR_RETURN(const auto reader, wal::SnapshotReader::open(disk_, name_of(group, mark)));
+Result<Storage::Load> Storage::begin_load(GroupId group, const SnapshotMark& mark) const {
+  Load load{.group = group, .mark = mark};
+  ASSIGN_OR_RETURN(load.reader, wal::SnapshotReader::open(disk_, name_of(group, mark)));
+  load.keyspace = std::make_unique<keyspace::Keyspace>();
+  load.loader = std::make_unique<keyspace::SnapshotLoader>(*load.keyspace);
+  return load;
+}
+
+Result<bool> Storage::go_on(Load& load) {
   std::string content;
-  while (true) {
-    ASSIGN_OR_RETURN(const bool more, reader->next(content));
-    if (!more) break;
-    RETURN_IF_ERROR(loader.feed(content));
+  for (size_t fed = 0; fed < wal::kSnapshotStepBytes; fed += content.size()) {
+    ASSIGN_OR_RETURN(const bool more, load.reader->next(content));
+    if (more) {
+      RETURN_IF_ERROR(load.loader->feed(content));
+      continue;
+    }
+    RETURN_IF_ERROR(load.loader->finish());
+    if (load.keyspace->applied() != load.mark.last.index) {
+      return fail(ErrorCode::kMalformed, "the snapshot of {} holds the state of {}", load.mark.last.index,
+                  load.keyspace->applied());
+    }
+    return true;
   }
-  RETURN_IF_ERROR(loader.finish());
-  if (keyspace->applied() != mark.last.index) {
-    return fail(ErrorCode::kMalformed, "the snapshot of {} holds the state of {}", mark.last.index,
-                keyspace->applied());
-  }
-  return keyspace;
+  return false;
 }
 
 // ---- A new cluster ----
@@ -166,6 +176,8 @@ wal::Batch Storage::bootstrap_batch(GroupId group, NodeId self, const Membership
 void Storage::add(StorageJob job) {
   if (auto* persist = std::get_if<PersistJob>(&job)) {
     queue_.push(persist->batch, {.group = persist->group, .sequence = persist->sequence});
+  } else if (const auto* reserve = std::get_if<UseReserveJob>(&job)) {
+    queue_.use_reserve(reserve->group);
   } else {
     others_.push_back(std::move(job));
   }
@@ -183,21 +195,45 @@ Status Storage::work(std::vector<StorageResult>& results) {
     }
     if (!written && written.error().code != ErrorCode::kNoSpace) return written;
   }
-  if (!others_.empty()) {
-    const StorageJob job = std::move(others_.front());
-    others_.pop_front();
-    RETURN_IF_ERROR(std::visit([&](const auto& body) { return run(body, results); }, job));
-  }
+  RETURN_IF_ERROR(run_piece(results));
+  tell_space(results);
   return written;
 }
 
-Result<bool> Storage::idle(bool quiet) {
+// One job, or a piece of one task. Each waits for one of the other kind at most.
+Status Storage::run_piece(std::vector<StorageResult>& results) {
+  const bool takes_task = !tasks_.empty() && (task_is_next_ || others_.empty());
+  task_is_next_ = !takes_task;
+  if (takes_task) {
+    Task task = std::move(tasks_.front());
+    tasks_.pop_front();
+    ASSIGN_OR_RETURN(const bool over, std::visit([&](auto& body) { return step(body, results); }, task));
+    if (!over) tasks_.push_back(std::move(task));
+    return {};
+  }
+  if (others_.empty()) return {};
+  const StorageJob job = std::move(others_.front());
+  others_.pop_front();
+  return std::visit([&](const auto& body) { return run(body, results); }, job);
+}
+
+Result<bool> Storage::idle(bool quiet, std::vector<StorageResult>& results) {
   if (quiet && log_->wants_idle_mark()) {
     if (const Status marked = log_->idle_mark(); !marked && marked.error().code != ErrorCode::kNoSpace) {
       return std::unexpected(marked.error());
     }
   }
-  return log_->maintain();
+  ASSIGN_OR_RETURN(const bool more, log_->maintain());
+  tell_space(results);
+  return more;
+}
+
+void Storage::tell_space(std::vector<StorageResult>& results) {
+  const wal::Space space = log_->space();
+  space_gauge_.set(space.live_bytes, space.spare_bytes, space.full);
+  if (space.full == std::exchange(told_full_, space.full)) return;
+  REACHED(storage_space_changed);
+  results.emplace_back(SpaceChanged{.full = space.full});
 }
 
 // ---- Snapshots of our own ----
@@ -258,39 +294,61 @@ Status Storage::run(const SnapshotAbandonJob& job, std::vector<StorageResult>&) 
 
 // ---- Transfers ----
 
-// The block checksums are looked at before the bytes leave; from the beginning again with each transfer.
-Result<std::string> Storage::read_chunk(const ChunkReadJob& job, uint64_t& total) {
-  const wal::SnapshotName name = name_of(job.group, job.mark);
-  ASSIGN_OR_RETURN(std::string bytes, wal::read_snapshot_chunk(disk_, name, job.offset, options_.chunk_bytes));
-  ASSIGN_OR_RETURN(const auto file, disk_.open(wal::snapshot_path(name), {}));
-  ASSIGN_OR_RETURN(total, file->size());
-  Sending& sending = sending_[job.group];
-  if (sending.checked == nullptr || sending.mark.last != job.mark.last || job.offset == 0) {
-    ASSIGN_OR_RETURN(auto reader, wal::SnapshotReader::open(disk_, name));
-    sending = {.mark = job.mark, .checked = std::move(reader)};
+Result<Storage::Sending*> Storage::sending(GroupId group, const SnapshotMark& mark) {
+  const auto found = std::ranges::find_if(
+      sending_, [&](const Sending& each) { return each.group == group && each.mark.last == mark.last; });
+  if (found != sending_.end()) return &*found;
+  ASSIGN_OR_RETURN(auto sender, wal::SnapshotSender::open(disk_, name_of(group, mark)));
+  if (sending_.size() >= kSendingMax) sending_.pop_front();
+  sending_.push_back({.group = group, .mark = mark, .sender = std::move(sender)});
+  return &sending_.back();
+}
+
+bool Storage::read_chunk(const ChunkReadJob& job, std::vector<StorageResult>& results) {
+  ChunkRead result{.group = job.group, .mark = job.mark, .message = job.message};
+  const auto read = [&]() -> Result<bool> {
+    ASSIGN_OR_RETURN(const Sending* sending, this->sending(job.group, job.mark));
+    wal::SnapshotSender& sender = *sending->sender;
+    ASSIGN_OR_RETURN(const bool known, sender.find(job.offset));
+    if (!known) return false;
+    result.total = sender.file_bytes();
+    ASSIGN_OR_RETURN(result.bytes, sender.read(job.offset, options_.chunk_bytes));
+    result.found = true;
+    return true;
+  };
+  const Result<bool> done = read();
+  if (done && !*done) return false;
+  if (!done) {
+    REACHED(storage_own_snapshot_damaged);
+    std::erase_if(sending_,
+                  [&](const Sending& each) { return each.group == job.group && each.mark.last == job.mark.last; });
   }
-  std::string content;
-  while (!sending.whole && sending.checked->offset() < job.offset + bytes.size()) {
-    ASSIGN_OR_RETURN(const bool more, sending.checked->next(content));
-    sending.whole = !more;
-  }
-  return bytes;
+  results.emplace_back(std::move(result));
+  return true;
 }
 
 Status Storage::run(const ChunkReadJob& job, std::vector<StorageResult>& results) {
-  ChunkRead result{.group = job.group, .mark = job.mark, .message = job.message};
-  if (auto bytes = read_chunk(job, result.total)) {
-    result.found = true;
-    result.bytes = std::move(*bytes);
-  } else {
-    REACHED(storage_own_snapshot_damaged);
-    sending_.erase(job.group);
-  }
-  results.emplace_back(std::move(result));
+  if (!read_chunk(job, results)) tasks_.emplace_back(Seek{.job = job});
   return {};
 }
 
+Result<bool> Storage::step(Seek& task, std::vector<StorageResult>& results) {
+  return read_chunk(task.job, results);
+}
+
+// What was sent before is still being looked at, and answered when that is over.
+bool Storage::is_under_way(GroupId group, const SnapshotMark& mark) const {
+  return std::ranges::any_of(tasks_, [&](const Task& task) {
+    if (const auto* resume = std::get_if<Resume>(&task)) {
+      return resume->job.group == group && resume->job.mark.last == mark.last;
+    }
+    const auto* check = std::get_if<Check>(&task);
+    return check != nullptr && check->group == group && check->mark.last == mark.last;
+  });
+}
+
 Status Storage::run(const ChunkStoreJob& job, std::vector<StorageResult>& results) {
+  if (is_under_way(job.group, job.mark)) return {};
   Receiving& receiving = receiving_[job.group];
   if (receiving.receiver == nullptr || receiving.mark.last != job.mark.last) {
     if (receiving.receiver != nullptr) RETURN_IF_ERROR(receiving.receiver->abandon());
@@ -300,6 +358,25 @@ Status Storage::run(const ChunkStoreJob& job, std::vector<StorageResult>& result
     if (!receiver) return std::unexpected(receiver.error());
     receiving = {.mark = job.mark, .receiver = std::move(*receiver)};
   }
+  Resume resume{.job = job};
+  ASSIGN_OR_RETURN(const bool over, step(resume, results));
+  if (!over) tasks_.emplace_back(std::move(resume));
+  return {};
+}
+
+Result<bool> Storage::step(Resume& task, std::vector<StorageResult>& results) {
+  const Receiving& receiving = receiving_[task.job.group];
+  // Another snapshot has taken its place.
+  if (receiving.receiver == nullptr || receiving.mark.last != task.job.mark.last) return true;
+  const Result<bool> ready = receiving.receiver->resume();
+  if (!ready && ready.error().code == ErrorCode::kNoSpace) return true;
+  if (!ready || !*ready) return ready;
+  RETURN_IF_ERROR(store_chunk(task.job, results));
+  return true;
+}
+
+Status Storage::store_chunk(const ChunkStoreJob& job, std::vector<StorageResult>& results) {
+  Receiving& receiving = receiving_[job.group];
   wal::SnapshotReceiver& receiver = *receiving.receiver;
   if (job.offset == receiver.offset()) {
     if (const Status appended = receiver.append(job.offset, job.bytes); !appended) {
@@ -307,33 +384,66 @@ Status Storage::run(const ChunkStoreJob& job, std::vector<StorageResult>& result
       return appended;
     }
   }
-  ChunkStored stored{.group = job.group, .from = job.from, .mark = job.mark, .offset = receiver.offset()};
-  if (receiver.offset() >= job.total) {
-    const auto name = receiver.finish();
-    receiving.receiver.reset();
-    if (name) {
-      stored.complete = true;
-    } else if (name.error().code == ErrorCode::kMalformed || name.error().code == ErrorCode::kForeign) {
-      // Not what was asked for, and gone: from the beginning.
-      REACHED(storage_transfer_was_bad);
-      stored.offset = 0;
-    } else if (name.error().code == ErrorCode::kNoSpace) {
-      return {};
-    } else {
-      return std::unexpected(name.error());
-    }
+  if (receiver.offset() < job.total) {
+    results.emplace_back(
+        ChunkStored{.group = job.group, .from = job.from, .mark = job.mark, .offset = receiver.offset()});
+    return {};
   }
-  results.emplace_back(stored);
+  Check check{.group = job.group, .from = job.from, .mark = job.mark, .receiver = std::move(receiving.receiver)};
+  ASSIGN_OR_RETURN(const bool over, step(check, results));
+  if (!over) tasks_.emplace_back(std::move(check));
   return {};
 }
 
-Status Storage::run(const LoadJob& job, std::vector<StorageResult>& results) {
-  ASSIGN_OR_RETURN(auto keyspace, load(job.group, job.mark));
-  // Two are kept, and what lies before them goes.
-  if (const auto pruned = wal::prune_snapshots(disk_, job.group, job.mark.last.index); !pruned)
-    return std::unexpected(pruned.error());
-  results.emplace_back(StateLoaded{.group = job.group, .mark = job.mark, .keyspace = std::move(keyspace)});
+Result<bool> Storage::step(Check& task, std::vector<StorageResult>& results) {
+  ChunkStored stored{
+      .group = task.group, .from = task.from, .mark = task.mark, .offset = task.receiver->offset(), .complete = true};
+  const auto go_on = [&]() -> Result<bool> {
+    ASSIGN_OR_RETURN(const bool checked, task.receiver->check());
+    if (!checked) return false;
+    ASSIGN_OR_RETURN(const wal::SnapshotName name, task.receiver->finish());
+    ASSERT(name == name_of(task.group, task.mark));
+    return true;
+  };
+  const Result<bool> over = go_on();
+  if (over && !*over) return false;
+  if (!over) {
+    const ErrorCode code = over.error().code;
+    if (code == ErrorCode::kNoSpace) return true;  // sent again later
+    if (code != ErrorCode::kMalformed && code != ErrorCode::kForeign && code != ErrorCode::kVersion &&
+        code != ErrorCode::kUnreadable) {
+      return over;
+    }
+    // Not what was asked for, and gone: from the beginning.
+    REACHED(storage_transfer_was_bad);
+    stored.complete = false;
+    stored.offset = 0;
+  }
+  results.emplace_back(stored);
+  return true;
+}
+
+// ---- Loading ----
+
+Status Storage::run(const LoadJob& job, std::vector<StorageResult>&) {
+  std::erase_if(tasks_, [&](const Task& task) {
+    const auto* load = std::get_if<Load>(&task);
+    return load != nullptr && load->group == job.group;
+  });
+  ASSIGN_OR_RETURN(Load load, begin_load(job.group, job.mark));
+  tasks_.emplace_back(std::move(load));
   return {};
+}
+
+Result<bool> Storage::step(Load& task, std::vector<StorageResult>& results) {
+  ASSIGN_OR_RETURN(const bool loaded, go_on(task));
+  if (!loaded) return false;
+  // Two are kept, and what lies before them goes.
+  if (const auto pruned = wal::prune_snapshots(disk_, task.group, task.mark.last.index); !pruned) {
+    return std::unexpected(pruned.error());
+  }
+  results.emplace_back(StateLoaded{.group = task.group, .mark = task.mark, .keyspace = std::move(task.keyspace)});
+  return true;
 }
 
 }  // namespace conclave::node

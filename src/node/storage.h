@@ -1,6 +1,7 @@
 // Storage: everything a server does on its disk, for all its replicas: the log, snapshot files, transfers. Jobs go in,
 // results come out, values both. Writes of the log go first and together (group commit); snapshot work is cut into
-// pieces that delay a write by about a millisecond.
+// pieces that delay a write by about a millisecond. What takes many pieces (loading a state, looking through a whole
+// file) is a task: tasks go on in turns, and other jobs are done between their pieces.
 //
 // Life: Storage::open recovers; then work() by the disk's one thread, in the server a thread of its own, in simulation
 // the world. After an error of work() nothing more is acknowledged and the process must end.
@@ -19,6 +20,8 @@
 #include "env/clock.h"
 #include "env/disk.h"
 #include "keyspace/keyspace.h"
+#include "keyspace/snapshot.h"
+#include "wal/gauges.h"
 #include "wal/inspect.h"
 #include "wal/log.h"
 #include "wal/queue.h"
@@ -69,8 +72,12 @@ struct LoadJob {
   GroupId group;
   SnapshotMark mark;
 };
+// What waits of this group for space may use the log's reserve.
+struct UseReserveJob {
+  GroupId group;
+};
 using StorageJob = std::variant<PersistJob, SnapshotBeginJob, SnapshotContentJob, SnapshotAbandonJob, ChunkReadJob,
-                                ChunkStoreJob, LoadJob>;
+                                ChunkStoreJob, LoadJob, UseReserveJob>;
 
 // ---- Results ----
 
@@ -112,8 +119,13 @@ struct StateLoaded {
   SnapshotMark mark;
   std::unique_ptr<keyspace::Keyspace> keyspace;
 };
+// The log has begun, or ceased, to find no space for another segment (wal::Space::full).
+struct SpaceChanged {
+  GroupId group;  // zero: all of the server's
+  bool full = false;
+};
 using StorageResult = std::variant<Persisted, SnapshotContentTaken, SnapshotStored, SnapshotNotStored, ChunkRead,
-                                   ChunkStored, StateLoaded>;
+                                   ChunkStored, StateLoaded, SpaceChanged>;
 
 [[nodiscard]] GroupId group_of(const StorageResult& result);
 
@@ -162,22 +174,70 @@ class Storage {
   // Does all writes that wait, and then one piece of other work; appends what is done. kNoSpace: some writes wait for
   // space, call again later. Any other error: the process must end.
   [[nodiscard]] Status work(std::vector<StorageResult>& results);
-  [[nodiscard]] bool has_work() const { return !queue_.empty() || !others_.empty(); }
-  // Upkeep for when there is no work: the idle mark if nothing was written for 20 ms, spare segments. True if there is
-  // more to do at once.
-  [[nodiscard]] Result<bool> idle(bool quiet);
+  [[nodiscard]] bool has_work() const { return !queue_.empty() || has_pieces(); }
+  // Work that is no write: it goes on while writes wait for space, and may be what makes some.
+  [[nodiscard]] bool has_pieces() const { return !others_.empty() || !tasks_.empty(); }
+  // Upkeep for when there is no work: the idle mark if nothing was written for 20 ms, spare segments. Appends what
+  // there is to tell. True if there is more to do at once.
+  [[nodiscard]] Result<bool> idle(bool quiet, std::vector<StorageResult>& results);
   [[nodiscard]] bool wants_idle_mark() const { return log_->wants_idle_mark(); }
 
   [[nodiscard]] wal::Space space() const { return log_->space(); }
+  // These two may be read by other threads.
   [[nodiscard]] const wal::WriteGauge& gauge() const { return gauge_; }
+  [[nodiscard]] const wal::SpaceGauge& space_gauge() const { return space_gauge_; }
 
  private:
   Storage(env::Disk& disk, env::Clock& clock, const StorageOptions& options)
       : disk_(disk), clock_(clock), options_(options) {}
 
+  struct Writing {
+    SnapshotMark mark;
+    std::unique_ptr<wal::SnapshotWriter> writer;
+  };
+  struct Sending {
+    GroupId group;
+    SnapshotMark mark;
+    std::unique_ptr<wal::SnapshotSender> sender;
+  };
+  struct Receiving {
+    SnapshotMark mark;
+    std::unique_ptr<wal::SnapshotReceiver> receiver;
+  };
+
+  // ---- Tasks: what takes more than one piece ----
+
+  // A state being read into a keyspace. One of a group at a time: a later one takes the place of an earlier.
+  struct Load {
+    GroupId group;
+    SnapshotMark mark;
+    std::unique_ptr<wal::SnapshotReader> reader;
+    std::unique_ptr<keyspace::Keyspace> keyspace;
+    std::unique_ptr<keyspace::SnapshotLoader> loader;
+  };
+  // A chunk to be read whose place in the file is being looked for.
+  struct Seek {
+    ChunkReadJob job;
+  };
+  // A chunk that came while it is being looked at what an earlier try left. One of a group and mark at a time.
+  struct Resume {
+    ChunkStoreJob job;
+  };
+  // A file that came whole and is being checked. One of a group and mark at a time.
+  struct Check {
+    GroupId group;
+    NodeId from;
+    SnapshotMark mark;
+    std::unique_ptr<wal::SnapshotReceiver> receiver;
+  };
+  using Task = std::variant<Load, Seek, Resume, Check>;
+
   static Result<Opened> try_open(env::Disk& disk, env::Clock& clock, const StorageOptions& options);
-  Status restore(Recovered&& recovered, std::map<GroupId, FoundReplica>& replicas) const;
-  [[nodiscard]] Result<std::unique_ptr<keyspace::Keyspace>> load(GroupId group, const SnapshotMark& mark) const;
+  Status restore(Recovered&& recovered, const wal::GroupState& log, const wal::SnapshotSurvey& survey,
+                 std::map<GroupId, FoundReplica>& replicas) const;
+  [[nodiscard]] Result<Load> begin_load(GroupId group, const SnapshotMark& mark) const;
+  // A piece of it; true once the keyspace holds all.
+  [[nodiscard]] static Result<bool> go_on(Load& load);
 
   Status run(const SnapshotBeginJob& job, std::vector<StorageResult>& results);
   Status run(const SnapshotContentJob& job, std::vector<StorageResult>& results);
@@ -185,24 +245,22 @@ class Storage {
   Status run(const ChunkReadJob& job, std::vector<StorageResult>& results);
   Status run(const ChunkStoreJob& job, std::vector<StorageResult>& results);
   Status run(const LoadJob& job, std::vector<StorageResult>& results);
+  // Done as they are added.
   Status run(const PersistJob&, std::vector<StorageResult>&) { return {}; }
-  [[nodiscard]] Result<std::string> read_chunk(const ChunkReadJob& job, uint64_t& total);
+  Status run(const UseReserveJob&, std::vector<StorageResult>&) { return {}; }
+  // A piece; true once the task is over.
+  [[nodiscard]] Result<bool> step(Load& task, std::vector<StorageResult>& results);
+  [[nodiscard]] Result<bool> step(Seek& task, std::vector<StorageResult>& results);
+  [[nodiscard]] Result<bool> step(Resume& task, std::vector<StorageResult>& results);
+  [[nodiscard]] Result<bool> step(Check& task, std::vector<StorageResult>& results);
+  Status run_piece(std::vector<StorageResult>& results);
+  [[nodiscard]] bool is_under_way(GroupId group, const SnapshotMark& mark) const;
+  [[nodiscard]] Result<Sending*> sending(GroupId group, const SnapshotMark& mark);
+  // True once the chunk was read, or cannot be.
+  [[nodiscard]] bool read_chunk(const ChunkReadJob& job, std::vector<StorageResult>& results);
+  Status store_chunk(const ChunkStoreJob& job, std::vector<StorageResult>& results);
   Status no_space_for_snapshot(GroupId group, std::vector<StorageResult>& results);
-
-  struct Writing {
-    SnapshotMark mark;
-    std::unique_ptr<wal::SnapshotWriter> writer;
-  };
-  // A snapshot being sent: checked up to where it was read, so that no peer is given damage for ever.
-  struct Sending {
-    SnapshotMark mark;
-    std::unique_ptr<wal::SnapshotReader> checked;
-    bool whole = false;
-  };
-  struct Receiving {
-    SnapshotMark mark;
-    std::unique_ptr<wal::SnapshotReceiver> receiver;
-  };
+  void tell_space(std::vector<StorageResult>& results);
 
   env::Disk& disk_;
   env::Clock& clock_;
@@ -210,10 +268,14 @@ class Storage {
   std::unique_ptr<wal::Log> log_;
   wal::Queue queue_;
   wal::WriteGauge gauge_;
+  wal::SpaceGauge space_gauge_;
+  bool told_full_ = false;
   std::vector<wal::Ticket> tickets_;
   std::deque<StorageJob> others_;
+  std::deque<Task> tasks_;
+  bool task_is_next_ = false;
   std::map<GroupId, Writing> writing_;
-  std::map<GroupId, Sending> sending_;
+  std::deque<Sending> sending_;  // at most kSendingMax, the newest last
   std::map<GroupId, Receiving> receiving_;
 };
 

@@ -21,6 +21,7 @@
 #include "server/bootstrap.h"
 #include "server/identity.h"
 #include "server/log.h"
+#include "server/slow_writes.h"
 #include "server/storage_thread.h"
 
 namespace conclave::server {
@@ -37,6 +38,8 @@ constexpr Duration kHandOverMax = std::chrono::seconds(2);
 constexpr Duration kFirstLeaderMax = std::chrono::seconds(5);
 
 constexpr uint32_t kGrpcUnavailable = 14;
+// How often the loop looks whether a write of the log hangs.
+constexpr Duration kWritesWatched = std::chrono::milliseconds(500);
 
 // An internal error (sysexits).
 constexpr int kDivergedExit = 70;
@@ -121,6 +124,8 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   void begin_cluster();
   void join_after_a_while();
   void hand_over(Instant give_up);
+  void watch_writes();
+  [[nodiscard]] api::DiskMetrics disk_metrics();
 
   ServerOptions options_;
   env::PosixClock clock_;
@@ -134,6 +139,8 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   bool waiting_ = false;  // empty: for init, or to be re-admitted
   bool beginning_ = false;
   bool joining_ = false;
+  bool disk_full_ = false;  // as last told, for a replica that begins later
+  SlowWrites slow_writes_;
 
   net::Loop loop_;
   // Ends of a turn use all of these; they are destroyed in the opposite order.
@@ -314,6 +321,7 @@ Status Wired::open() {
   loop_.add_turn_end([this](Instant now) { end_turn(now); });
   loop_.set_deadline([this] { return next_deadline(); });
   loop_.post([this] {
+    watch_writes();
     if (found_) {
       start_replica(*std::exchange(found_, std::nullopt));
     } else if (options_.join.empty() && !lost_) {
@@ -360,9 +368,11 @@ void Wired::start_replica(node::FoundReplica found) {
   std::erase_if(api.peers, [this](const api::MemberAttributes& peer) { return peer.id == identity_.node; });
   api.version = options_.etcd_version;
   api.seed = random_.next();
+  api.disk = [this] { return disk_metrics(); };
   service_ = std::make_unique<api::Service>(api, *replica_, clock_);
   replica_->set_clients(*service_);
   replica_->start(loop_.now());
+  if (disk_full_) replica_->on_storage(loop_.now(), node::SpaceChanged{.full = true});
   for (const net::PeerLinkState& link : links_->states()) {
     if (link.connected) replica_->on_link_up(loop_.now(), link.id);
   }
@@ -410,6 +420,14 @@ void Wired::join_after_a_while() {
 void Wired::deliver(std::vector<node::StorageResult> results) {
   const Instant now = loop_.now();
   for (node::StorageResult& result : results) {
+    if (const auto* changed = std::get_if<node::SpaceChanged>(&result)) {
+      disk_full_ = changed->full;
+      if (disk_full_) {
+        log_warning("the disk has no space for another segment of the log");
+      } else {
+        log_info("the disk has space for the log again");
+      }
+    }
     if (replica_ != nullptr) {
       replica_->on_storage(now, std::move(result));
     } else if (beginning_ && std::holds_alternative<node::Persisted>(result)) {
@@ -419,6 +437,26 @@ void Wired::deliver(std::vector<node::StorageResult> results) {
       bootstrap_->begun();
     }
   }
+}
+
+void Wired::watch_writes() {
+  if (const auto line = slow_writes_.look(clock_.now(), storage_->gauge())) log_warning(*line);
+  loop_.call_at(loop_.now() + kWritesWatched, [this] { watch_writes(); });
+}
+
+api::DiskMetrics Wired::disk_metrics() {
+  static_assert(api::DiskMetrics::kBounds == wal::WriteGauge::kBounds);
+  const auto seconds = [](Duration duration) { return std::chrono::duration<double>(duration).count(); };
+  const wal::WriteGauge& writes = storage_->gauge();
+  const wal::SpaceGauge& space = storage_->space();
+  api::DiskMetrics metrics{.live_bytes = space.live_bytes(),
+                           .spare_bytes = space.spare_bytes(),
+                           .full = space.full(),
+                           .last_write_seconds = seconds(writes.last()),
+                           .running_write_seconds = seconds(writes.running_for(clock_.now())),
+                           .write_seconds_sum = seconds(writes.sum())};
+  for (size_t i = 0; i < metrics.writes.size(); ++i) metrics.writes[i] = writes.count(i);
+  return metrics;
 }
 
 void Wired::end_turn(Instant now) {

@@ -84,12 +84,13 @@ void StorageThread::run() noexcept {
       idle_work = true;
       if (!worked) {
         if (worked.error().code != ErrorCode::kNoSpace) end_process(worked.error());
-        retry = true;
+        retry = !storage_->has_pieces();
       }
       continue;
     }
-    const Result<bool> more = storage_->idle(clock_.now() >= worked_at + kQuiet);
+    const Result<bool> more = storage_->idle(clock_.now() >= worked_at + kQuiet, results);
     if (!more) end_process(more.error());
+    hand_back(results);
     idle_work = *more;
   }
 }

@@ -29,8 +29,9 @@ class StorageThread {
   void add(node::StorageJob job) { collected_.push_back(std::move(job)); }
   // At the end of each turn.
   void submit();
-  // How long the write under way runs, and the last one took; any thread.
+  // How long the write under way runs, and how long those took that ended; any thread.
   [[nodiscard]] const wal::WriteGauge& gauge() const { return storage_->gauge(); }
+  [[nodiscard]] const wal::SpaceGauge& space() const { return storage_->space_gauge(); }
 
  private:
   void run() noexcept;

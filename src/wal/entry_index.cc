@@ -29,6 +29,12 @@ void EntryIndex::clear() {
   fills_.clear();
 }
 
+void EntryIndex::join(EntryIndex&& behind) {
+  runs_.insert(runs_.end(), behind.runs_.begin(), behind.runs_.end());
+  fills_.merge(behind.fills_);
+  behind.clear();
+}
+
 std::optional<BatchPlace> EntryIndex::find(LogIndex index) const {
   if (const auto filled = fills_.find(index); filled != fills_.end()) return filled->second;
   const auto after = std::ranges::upper_bound(runs_, index, {}, &Run::first);

@@ -14,7 +14,7 @@ namespace conclave::wal {
 struct BatchPlace {
   uint64_t sequence = 0;  // of the segment's use
   uint32_t start_sector = 0;
-  uint32_t sectors = 0;
+  uint32_t sectors = 0;  // none: lost, in this use or a later one
   friend bool operator==(const BatchPlace&, const BatchPlace&) = default;
 };
 
@@ -28,6 +28,8 @@ class EntryIndex {
   // Forgets entries at or below.
   void release(LogIndex through);
   void clear();
+  // Takes over what `behind` knows, all of it behind what is known here.
+  void join(EntryIndex&& behind);
   [[nodiscard]] std::optional<BatchPlace> find(LogIndex index) const;
   // The oldest segment use that still holds an entry; nothing if none does.
   [[nodiscard]] std::optional<uint64_t> oldest_sequence() const;

@@ -27,6 +27,11 @@ Term GroupState::term_at(LogIndex index) const {
   return after == terms.begin() ? Term() : std::prev(after)->term;
 }
 
+bool GroupState::has_passed(const Position& snapshot) const {
+  if (snapshot.index > last.index) return false;
+  return snapshot.index <= std::max(mark.index, commit) || term_at(snapshot.index) == snapshot.term;
+}
+
 void GroupState::doubt(Certainty why) {
   // Of two reasons the graver stays: a lost vote is more than a lost position.
   if (certainty == Certainty::kCertain) doubted = vote.incarnation;

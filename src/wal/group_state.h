@@ -59,6 +59,12 @@ struct GroupState {
   void apply(const Change& change);
   // The term at `index` as the rows tell it; zero if they do not.
   [[nodiscard]] Term term_at(LogIndex index) const;
+  // A snapshot taken at this position is one of this log's past: of what is committed here, or of the same term at its
+  // index, by log matching. Another one, received and not installed, is of a log that is still to take this one's
+  // place: (1) a leader's suffix to (2, 100) was never committed; (2) it receives the snapshot (5, 90); (3) it ends
+  // before the install is written. Begun from that snapshot, the entries of term 2 behind it would count as following
+  // it.
+  [[nodiscard]] bool has_passed(const Position& snapshot) const;
   // Takes away certainty, once.
   void doubt(Certainty why);
   // Drops rows that no index above `released` needs.

@@ -113,12 +113,12 @@ Result<LogInspection> inspect_log(env::Disk& disk) {
   return replay_log(disk, replay);
 }
 
-Result<LogContent> read_log(env::Disk& disk, const std::vector<std::pair<GroupId, LogIndex>>& snapshots) {
+Result<LogContent> read_log(env::Disk& disk, std::span<const GoodSnapshot> snapshots) {
   Replay replay;
   LogContent content;
   ASSIGN_OR_RETURN(content.inspection, replay_log(disk, replay));
   for (auto& [id, replayed] : replay.groups()) {
-    content.groups.push_back(hand_over(replayed, newest_of(snapshots, id)));
+    content.groups.push_back(hand_over(replayed, snapshots));
   }
   return content;
 }

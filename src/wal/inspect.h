@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,6 @@ struct LogContent {
   std::vector<Recovered> groups;  // by id
 };
 // `snapshots`: as LogOptions::snapshots.
-[[nodiscard]] Result<LogContent> read_log(env::Disk& disk, const std::vector<std::pair<GroupId, LogIndex>>& snapshots);
+[[nodiscard]] Result<LogContent> read_log(env::Disk& disk, std::span<const GoodSnapshot> snapshots);
 
 }  // namespace conclave::wal

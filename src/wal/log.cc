@@ -206,7 +206,13 @@ Status Log::take_back(std::span<const uint32_t> slots) {
       full_ = false;
       continue;
     }
-    RETURN_IF_ERROR(disk_.remove(path));
+    Status removed = disk_.remove(path);
+    if (removed) continue;
+    if (removed.error().code != ErrorCode::kNoSpace) return removed;
+    // A file system that copies on write needs space to give some back. What stays is one more spare; or, cut, a file
+    // that the next start removes.
+    REACHED(wal_no_space_to_remove);
+    if (size == manifest_.segment_bytes) spares_.push_back(slot);
   }
   return {};
 }
@@ -249,10 +255,12 @@ Status Log::roll(Urgency urgency) {
       {.sequence = manifest.segments.back().sequence + 1, .slot = slot, .first_number = next_number_});
   const std::vector<uint32_t> slots = drop_released(manifest, false);
   RETURN_IF_ERROR(commit_manifest(std::move(manifest)));
+  // At once: from here on nothing may be written to the segment before, which is sealed. Scenario: (1) the manifest
+  // moves; (2) something fails for want of space, and what was to be written is refused as if nothing had happened; (3)
+  // a smaller batch still fits into the sealed segment and is acknowledged; (4) recovery reads no further than its end.
   spares_.erase(spares_.begin());
-  RETURN_IF_ERROR(take_back(slots));
   if (Status begun = begin_segment(slot); !begun) return fail_for_good(std::move(begun).error());
-  return {};
+  return take_back(slots);
 }
 
 Status Log::prepare_step(uint64_t bytes_max) {
@@ -344,7 +352,7 @@ Result<std::vector<Entry>> Log::read(GroupId group, LogIndex from, LogIndex to, 
       if (!entries.empty()) return std::move(entries);
       return fail(ErrorCode::kUnreadable, "group {} entry {}: {}", group, index, why);
     };
-    if (!place) return stop("a hole");
+    if (!place || place->sectors == 0) return stop("a hole");
     if (place != loaded) {
       const auto segment = std::ranges::find(manifest_.segments, place->sequence, &ManifestSegment::sequence);
       ASSERT(segment != manifest_.segments.end());

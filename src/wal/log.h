@@ -46,12 +46,13 @@ enum class WritePath : uint8_t {
 struct LogOptions {
   Owner owner;
   uint64_t segment_bytes = kSegmentBytesDefault;  // a multiple of kBlockBytes; of an existing log, its own counts
-  // Segments kept ready that only urgent batches may use when the disk is full.
-  uint32_t reserve_segments = 1;
+  // Segments kept ready that only urgent batches may use when the disk is full. Two: what frees space again (a
+  // snapshot's mark, a release) must find room behind votes, keep-alives and deletes that have begun the first.
+  uint32_t reserve_segments = 2;
   WritePath write_path = WritePath::kBuffered;  // becomes what was chosen
   env::Clock* clock = nullptr;                  // for the probe only
-  // Newest good snapshot of each group, as the snapshot files tell: a hole at or below is none.
-  std::vector<std::pair<GroupId, LogIndex>> snapshots;
+  // All good snapshots, as their files tell: a hole at or below one that the log has passed is none.
+  std::vector<GoodSnapshot> snapshots;
 };
 
 struct Recovery {
@@ -112,6 +113,8 @@ class Log {
   [[nodiscard]] Result<std::vector<Entry>> read(GroupId group, LogIndex from, LogIndex to, uint64_t bytes_max);
 
   [[nodiscard]] Space space() const;
+  // As space().full, for asking after every write.
+  [[nodiscard]] bool full() const { return full_; }
   // What the log knows of a group; null if nothing.
   [[nodiscard]] const GroupState* state(GroupId group) const;
   // The group whose entries keep the oldest segment from being reused: the one to take a snapshot of when space is

@@ -137,7 +137,7 @@ Status Log::recover(Recovery& recovery) {
   if (recovery.findings.size() > (recovery.torn_tail ? 1U : 0U)) sound_from_ = manifest_.segments.back().sequence;
 
   for (auto& [id, replayed] : replay.groups()) {
-    recovery.groups.push_back(hand_over(replayed, newest_of(options_.snapshots, id)));
+    recovery.groups.push_back(hand_over(replayed, options_.snapshots));
     for (const auto& [index, hole] : replayed.holes) recovery.holes.push_back(hole);
     groups_.emplace(id, Group{.state = std::move(replayed.state), .index = std::move(replayed.index)});
   }

@@ -16,6 +16,12 @@ void Queue::push(Batch& batch, Ticket ticket) {
   waiting.batch.absorb(batch);
 }
 
+void Queue::use_reserve(GroupId group) {
+  for (Waiting& waiting : waiting_) {
+    if (waiting.ticket.group == group) waiting.batch.set_urgency(Urgency::kUrgent);
+  }
+}
+
 Status Queue::write(Log& log, env::Clock& clock, WriteGauge* gauge) {
   if (gauge != nullptr) gauge->begin(clock.now());
   Status written = log.write(merged_);

@@ -2,14 +2,13 @@
 // back only when its batch and all before it are durable.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <vector>
 
-#include "base/time.h"
 #include "base/types.h"
 #include "env/clock.h"
 #include "wal/batch.h"
+#include "wal/gauges.h"
 #include "wal/log.h"
 
 namespace conclave::wal {
@@ -19,28 +18,6 @@ struct Ticket {
   GroupId group;
   WriteSequence sequence;
   friend bool operator==(const Ticket&, const Ticket&) = default;
-};
-
-// How long the write under way has been running, for threads other than the one that writes: a disk that hangs cannot
-// say so itself.
-class WriteGauge {
- public:
-  void begin(Instant now) { began_.store(to_nanoseconds(now) + 1, std::memory_order_relaxed); }
-  void end(Instant now) {
-    const int64_t began = began_.exchange(0, std::memory_order_relaxed);
-    if (began != 0) last_.store(to_nanoseconds(now) + 1 - began, std::memory_order_relaxed);
-  }
-  // Zero if no write is under way.
-  [[nodiscard]] Duration running_for(Instant now) const {
-    const int64_t began = began_.load(std::memory_order_relaxed);
-    return began == 0 ? Duration(0) : Duration(to_nanoseconds(now) + 1 - began);
-  }
-  // Of the last write that ended.
-  [[nodiscard]] Duration last() const { return Duration(last_.load(std::memory_order_relaxed)); }
-
- private:
-  std::atomic<int64_t> began_{0};
-  std::atomic<int64_t> last_{0};
 };
 
 // One thread, the log's. Bounded by its callers: they stop pushing at bytes() of their choice.
@@ -53,6 +30,9 @@ class Queue {
   void push(Batch& batch, Ticket ticket);
   [[nodiscard]] bool empty() const { return waiting_.empty(); }
   [[nodiscard]] size_t bytes() const { return bytes_; }
+
+  // What waits of the group may use the log's reserve from now on, though it was pushed as normal.
+  void use_reserve(GroupId group);
 
   // Writes what waits, in as few writes as kWriteBytesMax allows, and appends the tickets that are durable to `done`,
   // in order. kNoSpace: the urgent batches that no refused one of their group stands before were written; the rest

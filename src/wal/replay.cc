@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 
 #include "base/mark.h"
+#include "wal/record.h"
+#include "wal/sector.h"
 
 namespace conclave::wal {
 namespace {
@@ -67,6 +69,8 @@ void Replay::begin_segment(const SegmentPlan& plan, std::span<const Doubt> doubt
 }
 
 void Replay::on_gap(uint32_t from_sector, uint32_t to_sector) {
+  if (lost_bytes_ == 0 && lost_sequence_ == 0) lost_sequence_ = plan_.sequence;
+  lost_bytes_ += uint64_t{to_sector - from_sector} * kSectorBytes;
   note(from_sector, to_sector, "acknowledged batches that cannot be read");
   unknown_groups_ = true;
   for (auto& [id, replayed] : groups_) replayed.in_gap = true;
@@ -83,13 +87,29 @@ void Replay::drop_from(ReplayedGroup& group, LogIndex from) {
   group.index.truncate(from);
 }
 
+// Each lost entry was a record in lost bytes.
+bool Replay::pay_for_holes(LogIndex from, LogIndex to) {
+  if (to - from >= lost_bytes_ / kRecordHeaderBytes) return false;
+  lost_bytes_ -= (to - from + 1) * kRecordHeaderBytes;
+  return true;
+}
+
 void Replay::add_holes(ReplayedGroup& group, LogIndex from, LogIndex to) {
   if (to < from) return;
-  if (to - from >= kHolesMax) {
-    status_ = fail(ErrorCode::kMalformed, "group {}: entries {} to {} are lost: too many to name", group.state.group,
-                   from, to);
+  if (!pay_for_holes(from, to)) {
+    if (status_) {
+      status_ = fail(ErrorCode::kMalformed, "group {}: entries {} to {} are lost, more than the lost bytes could hold",
+                     group.state.group, from, to);
+    }
     return;
   }
+  list_holes(group, from, to);
+}
+
+void Replay::list_holes(ReplayedGroup& group, LogIndex from, LogIndex to) {
+  // The segment of the first lost bytes stays as long as these entries are neither released nor written again: the
+  // next start is to know of them by the same account.
+  group.index.append(from, to - from + 1, {.sequence = lost_sequence_});
   for (LogIndex index = from; index <= to; ++index) {
     const Term term = group.state.term_at(index);
     put(group, Entry{.index = index, .term = term, .type = EntryType::kHole},
@@ -121,7 +141,10 @@ void Replay::reconcile(const GroupState& told, bool base) {
     if (!known) match = std::min(match, state.commit);
     if (!first_sight) {
       REACHED(wal_reconciled);
+      const size_t had = ours.entries.size();
       drop_from(ours, match.next());
+      // What was read and is given up, where the rows told do not reach, was lost with the rows: it may be told again.
+      lost_bytes_ += (had - ours.entries.size()) * kRecordHeaderBytes;
     }
     // Takes over terms and last, so that the holes get their terms; older rows of our own stay where they agree.
     std::vector<TermRow> rows;
@@ -303,9 +326,20 @@ void Replay::finish(const ScanResult& newest, bool manifest_lost) {
     const LogIndex needed = replayed.state.released.next();
     if (replayed.start > needed && replayed.state.last.index >= needed) {
       REACHED(wal_oldest_entries_lost);
+      const LogIndex last_lost = std::min(replayed.start.prev(), replayed.state.last.index);
+      if (!pay_for_holes(needed, last_lost)) {
+        // Scenario: (1) entries are released and their segments go; (2) the newest segment is lost, and with it the
+        // word of the release. Not listed one by one: the log begins behind them, and a snapshot must cover them.
+        REACHED(wal_oldest_entries_without_bytes);
+        note(0, 0, fmt::format("group {}: entries {} to {} are lost, and so is what held them", id, needed, last_lost));
+        continue;
+      }
       std::vector<Entry> found;
       found.swap(replayed.entries);
-      add_holes(replayed, needed, std::min(replayed.start.prev(), replayed.state.last.index));
+      EntryIndex places;
+      std::swap(places, replayed.index);
+      list_holes(replayed, needed, last_lost);
+      replayed.index.join(std::move(places));
       for (Entry& entry : found) replayed.entries.push_back(std::move(entry));
     } else if (replayed.start < needed) {
       const size_t dropped = std::min<size_t>(replayed.entries.size(), needed - replayed.start);
@@ -316,15 +350,12 @@ void Replay::finish(const ScanResult& newest, bool manifest_lost) {
   }
 }
 
-LogIndex newest_of(const std::vector<std::pair<GroupId, LogIndex>>& snapshots, GroupId group) {
-  LogIndex newest;
-  for (const auto& [id, index] : snapshots) {
-    if (id == group) newest = std::max(newest, index);
+Recovered hand_over(ReplayedGroup& group, std::span<const GoodSnapshot> snapshots) {
+  LogIndex snapshot_index;
+  for (const GoodSnapshot& snapshot : snapshots) {
+    if (snapshot.group != group.state.group || snapshot.last.index <= snapshot_index) continue;
+    if (group.state.has_passed(snapshot.last)) snapshot_index = snapshot.last.index;
   }
-  return newest;
-}
-
-Recovered hand_over(ReplayedGroup& group, LogIndex snapshot_index) {
   // A hole the snapshot covers is none, nor is anything before it of use.
   const auto behind = group.holes.upper_bound(snapshot_index);
   if (behind != group.holes.begin()) {

@@ -61,9 +61,6 @@ struct ReplayedGroup {
 
 class Replay final : public ScanVisitor {
  public:
-  // Entries lost in one piece beyond this are not listed one by one: such a directory is refused (status()).
-  static constexpr uint64_t kHolesMax = uint64_t{1} << 22;
-
   // Before each scan. `doubts` and `all_uncertain` are what the manifest remembers at this segment's start.
   void begin_segment(const SegmentPlan& plan, std::span<const Doubt> doubts, bool all_uncertain);
   void on_batch(const Head& head, BatchBody& body, BatchVerdict verdict) override;
@@ -71,7 +68,8 @@ class Replay final : public ScanVisitor {
   // After the scan of the newest segment. `manifest_lost`: the directory is older than what is on the disk.
   void finish(const ScanResult& newest, bool manifest_lost);
 
-  // kMalformed if what is lost is more than can be told.
+  // kMalformed if what the disk says cannot be: among it more entries lost than the lost bytes could have held. That
+  // bounds what is listed of them by what is on the disk, whatever numbers a head tells.
   [[nodiscard]] const Status& status() const { return status_; }
   [[nodiscard]] std::map<GroupId, ReplayedGroup>& groups() { return groups_; }
   [[nodiscard]] std::vector<Finding>& findings() { return findings_; }
@@ -91,6 +89,8 @@ class Replay final : public ScanVisitor {
   void drop_from(ReplayedGroup& group, LogIndex from);
   void put(ReplayedGroup& group, Entry entry, const std::optional<Hole>& hole);
   void add_holes(ReplayedGroup& group, LogIndex from, LogIndex to);
+  void list_holes(ReplayedGroup& group, LogIndex from, LogIndex to);
+  [[nodiscard]] bool pay_for_holes(LogIndex from, LogIndex to);
   void note(uint32_t from_sector, uint32_t to_sector, std::string what);
 
   std::map<GroupId, ReplayedGroup> groups_;
@@ -102,13 +102,20 @@ class Replay final : public ScanVisitor {
   uint64_t batches_ = 0;
   uint64_t records_ = 0;
   uint64_t last_number_ = 0;
+  // Bytes of batches that cannot be read, less what the holes told so far took; where the first of them lies.
+  uint64_t lost_bytes_ = 0;
+  uint64_t lost_sequence_ = 0;
   Status status_;
 };
 
-// What raft is given of one group. Leaves the group without its entries. Holes at or below `snapshot_index`, a good
-// snapshot in its own file, are none: the entries handed over begin behind them.
-[[nodiscard]] Recovered hand_over(ReplayedGroup& group, LogIndex snapshot_index);
-// Of a group in a list of snapshots; zero if there is none.
-[[nodiscard]] LogIndex newest_of(const std::vector<std::pair<GroupId, LogIndex>>& snapshots, GroupId group);
+// A good snapshot, in a file of its own.
+struct GoodSnapshot {
+  GroupId group;
+  Position last;
+};
+
+// What raft is given of one group. Leaves the group without its entries. Holes at or below the newest of these
+// snapshots that the log has passed (GroupState::has_passed) are none: the entries handed over begin behind them.
+[[nodiscard]] Recovered hand_over(ReplayedGroup& group, std::span<const GoodSnapshot> snapshots);
 
 }  // namespace conclave::wal

@@ -1,7 +1,10 @@
 #include "wal/snapshot.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
+#include <map>
+#include <span>
 
 #include <fmt/format.h>
 
@@ -15,6 +18,8 @@ namespace {
 constexpr std::string_view kSuffix = ".snapshot";
 constexpr std::string_view kUnfinishedSuffix = ".writing";
 constexpr std::string_view kReceivedSuffix = ".receiving";
+// Headers of blocks a sender looks at in one step: reads of 32 bytes each, a microsecond or so.
+constexpr int kHeadersPerStep = 256;
 // A transfer is made durable in steps of this: what a crash may cost is sent again.
 constexpr uint64_t kReceiveSyncBytes = uint64_t{4} << 20;
 
@@ -28,9 +33,10 @@ std::string received_path(const SnapshotName& name) {
   return base_path(name) + std::string(kReceivedSuffix);
 }
 
-// "<16 hex>-<16 hex>-<16 hex>.snapshot": group, index, term.
-std::optional<SnapshotName> parse_name(std::string_view name) {
-  if (!name.ends_with(kSuffix) || name.size() != 50 + kSuffix.size() || name[16] != '-' || name[33] != '-') {
+// "<16 hex>-<16 hex>-<16 hex>" and the suffix: group, index, term.
+std::optional<SnapshotName> parse_name(std::string_view name, std::string_view suffix) {
+  if (!name.ends_with(suffix) || name.size() != 50 + suffix.size() || name[16] != '-' || name[33] != '-' ||
+      name.find_first_of("ABCDEF") != std::string_view::npos) {
     return std::nullopt;
   }
   const auto number = [&](size_t at, uint64_t& value) {
@@ -64,6 +70,17 @@ Result<std::unique_ptr<env::File>> create_anew(env::Disk& disk, const std::strin
   return disk.open(path, {.mode = env::OpenMode::kCreate});
 }
 
+// A step of looking at a file's blocks; false once all of it was good. `good_to` is where the last good block ends.
+Result<bool> look_at_blocks(SnapshotReader& reader, uint64_t& good_to) {
+  std::string content;
+  for (size_t looked = 0; looked < kSnapshotStepBytes; looked += content.size()) {
+    ASSIGN_OR_RETURN(const bool more, reader.next(content));
+    if (!more) return false;
+    good_to = reader.offset();
+  }
+  return true;
+}
+
 bool older(const SnapshotName& a, const SnapshotName& b) {
   return std::pair(a.group, a.last.index) < std::pair(b.group, b.last.index);
 }
@@ -78,7 +95,7 @@ Result<std::vector<SnapshotName>> list_snapshots(env::Disk& disk) {
   ASSIGN_OR_RETURN(const auto names, names_in_directory(disk));
   std::vector<SnapshotName> found;
   for (const std::string& name : names) {
-    if (const auto parsed = parse_name(name)) found.push_back(*parsed);
+    if (const auto parsed = parse_name(name, kSuffix)) found.push_back(*parsed);
   }
   std::ranges::sort(found, older);
   return found;
@@ -93,6 +110,28 @@ Status remove_unfinished_snapshots(env::Disk& disk) {
   Status synced = disk.sync_directory(kSnapshotDirectory);
   if (!synced && synced.error().code == ErrorCode::kNotFound) return {};
   return synced;
+}
+
+Status remove_abandoned_transfers(env::Disk& disk, const SnapshotSurvey& survey) {
+  ASSIGN_OR_RETURN(const auto names, names_in_directory(disk));
+  // What a transfer must be behind to be of use.
+  std::map<GroupId, LogIndex> have;
+  for (const SnapshotHeader& good : survey.good) have[good.group] = std::max(have[good.group], good.mark.last.index);
+  std::vector<SnapshotName> transfers;
+  for (const std::string& name : names) {
+    if (const auto parsed = parse_name(name, kReceivedSuffix)) transfers.push_back(*parsed);
+  }
+  std::ranges::sort(transfers, older);
+  for (auto transfer = transfers.rbegin(); transfer != transfers.rend(); ++transfer) {
+    LogIndex& newest = have[transfer->group];
+    if (transfer->last.index > newest) {
+      newest = transfer->last.index;
+      continue;
+    }
+    REACHED(wal_snapshot_transfer_abandoned);
+    RETURN_IF_ERROR(disk.remove(received_path(*transfer)));
+  }
+  return {};
 }
 
 Result<SnapshotName> prune_snapshots(env::Disk& disk, GroupId group, LogIndex newest) {
@@ -239,15 +278,11 @@ Status verify_snapshot(env::Disk& disk, const SnapshotName& name) {
 Result<SnapshotSurvey> survey_snapshots(env::Disk& disk) {
   ASSIGN_OR_RETURN(const auto names, list_snapshots(disk));
   SnapshotSurvey survey;
-  // Newest first; the list is by group and index.
-  for (size_t i = names.size(); i > 0; --i) {
-    const SnapshotName& name = names[i - 1];
-    const bool found = !survey.newest.empty() && survey.newest.back().group == name.group;
-    if (found) continue;
+  for (const SnapshotName& name : names) {
     Status good = verify_snapshot(disk, name);
     if (good) {
       ASSIGN_OR_RETURN(const auto reader, SnapshotReader::open(disk, name));
-      survey.newest.push_back(reader->header());
+      survey.good.push_back(reader->header());
       continue;
     }
     REACHED(wal_snapshot_damaged);
@@ -255,17 +290,87 @@ Result<SnapshotSurvey> survey_snapshots(env::Disk& disk) {
     if (code == ErrorCode::kIo || code == ErrorCode::kCrashed) return std::unexpected(std::move(good).error());
     survey.damaged.emplace_back(name, std::move(good).error());
   }
-  std::ranges::reverse(survey.newest);
   return survey;
 }
 
-Result<std::string> read_snapshot_chunk(env::Disk& disk, const SnapshotName& name, uint64_t offset, size_t bytes_max) {
-  ASSIGN_OR_RETURN(const auto file, disk.open(snapshot_path(name), {}));
-  ASSIGN_OR_RETURN(const uint64_t size, file->size());
-  std::string chunk(std::min<uint64_t>(bytes_max, size - std::min(size, offset)), '\0');
-  if (!chunk.empty()) RETURN_IF_ERROR(file->read(offset, chunk));
-  return chunk;
+// ---- Sending ----
+
+Result<std::unique_ptr<SnapshotSender>> SnapshotSender::open(env::Disk& disk, const SnapshotName& name) {
+  // Checks the header and the name.
+  ASSIGN_OR_RETURN(const auto reader, SnapshotReader::open(disk, name));
+  auto sender = std::unique_ptr<SnapshotSender>(new SnapshotSender);
+  ASSIGN_OR_RETURN(sender->file_, disk.open(snapshot_path(name), {}));
+  ASSIGN_OR_RETURN(sender->size_, sender->file_->size());
+  std::string header(reader->offset(), '\0');
+  RETURN_IF_ERROR(sender->file_->read(0, header));
+  sender->seed_ = snapshot_seed(header);
+  sender->begins_.push_back(header.size());
+  return sender;
 }
+
+Result<bool> SnapshotSender::find(uint64_t offset) {
+  std::array<char, kBlockHeaderBytes> header{};
+  for (int step = 0; step < kHeadersPerStep; ++step) {
+    const uint64_t at = begins_.back();
+    if (footer_found_ || offset < at) return true;
+    if (header.size() > size_ - std::min(size_, at)) return fail(ErrorCode::kMalformed, "snapshot: cut at {}", size_);
+    RETURN_IF_ERROR(file_->read(at, header));
+    const ByteView bytes(header.data(), header.size());
+    if (looks_like_footer(bytes)) {
+      footer_found_ = true;
+      return true;
+    }
+    ASSIGN_OR_RETURN(const SnapshotBlock block, decode_block_header(bytes, begins_.size() - 1, seed_));
+    begins_.push_back(at + kBlockHeaderBytes + block.stored_bytes);
+  }
+  return false;
+}
+
+Result<std::string> SnapshotSender::read(uint64_t offset, size_t bytes_max) {
+  if (offset >= size_) return std::string();
+  const uint64_t end = offset + std::min<uint64_t>(bytes_max, size_ - offset);
+  // From the block that holds the first byte; the header of the file counts as the begin of the first.
+  auto number = static_cast<uint64_t>(std::ranges::upper_bound(begins_, offset) - begins_.begin());
+  number -= number > 0 ? 1 : 0;
+  const uint64_t from = offset < begins_.front() ? 0 : begins_[number];
+  std::string bytes;
+  const auto read_to = [&](uint64_t to) -> Status {
+    if (to > size_) return fail(ErrorCode::kMalformed, "snapshot: cut at {} of block {}", size_, number);
+    const size_t had = bytes.size();
+    if (to - from <= had) return {};
+    bytes.resize(to - from);
+    return file_->read(from + had, std::span<char>(bytes).subspan(had));
+  };
+  RETURN_IF_ERROR(read_to(end));
+  uint64_t at = from;
+  if (at == 0) {
+    at = begins_.front();
+    RETURN_IF_ERROR(read_to(at));
+    const auto header = decode_snapshot_header(ByteView(bytes).substr(0, at));
+    if (!header) return std::unexpected(header.error());
+  }
+  while (at < end) {
+    RETURN_IF_ERROR(read_to(at + kBlockHeaderBytes));
+    const ByteView header = ByteView(bytes).substr(at - from, kBlockHeaderBytes);
+    if (looks_like_footer(header)) {
+      const auto footer = decode_snapshot_footer(header, seed_);
+      if (!footer) return std::unexpected(footer.error());
+      at += kSnapshotFooterBytes;
+      if (at != size_) return fail(ErrorCode::kMalformed, "snapshot: bytes behind the footer");
+      break;
+    }
+    ASSIGN_OR_RETURN(const SnapshotBlock block, decode_block_header(header, number, seed_));
+    at += kBlockHeaderBytes + block.stored_bytes;
+    RETURN_IF_ERROR(read_to(at));
+    const ByteView stored = ByteView(bytes).substr(at - from - block.stored_bytes, block.stored_bytes);
+    RETURN_IF_ERROR(check_block_stored(block, stored, seed_));
+    ++number;
+    if (number == begins_.size()) begins_.push_back(at);
+  }
+  return bytes.substr(offset - from, end - offset);
+}
+
+// ---- Receiving ----
 
 Result<std::unique_ptr<SnapshotReceiver>> SnapshotReceiver::begin(env::Disk& disk, ClusterId cluster,
                                                                   const SnapshotName& name) {
@@ -276,28 +381,41 @@ Result<std::unique_ptr<SnapshotReceiver>> SnapshotReceiver::begin(env::Disk& dis
   if (!file && file.error().code != ErrorCode::kNotFound) return std::unexpected(std::move(file).error());
   if (file) {
     receiver->file_ = std::move(*file);
-    if (auto reader = SnapshotReader::open_path(disk, path)) {
-      REACHED(wal_snapshot_transfer_resumed);
-      // As far as whole good blocks go; a footer is sent again.
-      receiver->at_ = (*reader)->offset();
-      std::string content;
-      for (;;) {
-        auto more = (*reader)->next(content);
-        if (!more || !*more) break;
-        receiver->at_ = (*reader)->offset();
-      }
-    }
-    RETURN_IF_ERROR(receiver->file_->resize(receiver->at_));
-  } else {
-    ASSIGN_OR_RETURN(receiver->file_, disk.open(path, {.mode = env::OpenMode::kCreate}));
-    RETURN_IF_ERROR(disk.sync_directory(kSnapshotDirectory));
+    return receiver;
   }
+  ASSIGN_OR_RETURN(receiver->file_, disk.open(path, {.mode = env::OpenMode::kCreate}));
+  RETURN_IF_ERROR(disk.sync_directory(kSnapshotDirectory));
   RETURN_IF_ERROR(receiver->file_->sync());
-  receiver->durable_ = receiver->at_;
+  receiver->resumed_ = true;
   return receiver;
 }
 
+Result<bool> SnapshotReceiver::resume() {
+  if (resumed_) return true;
+  bool more = false;
+  if (reader_ == nullptr) {
+    if (auto reader = SnapshotReader::open_path(disk_, received_path(name_))) {
+      REACHED(wal_snapshot_transfer_resumed);
+      reader_ = std::move(*reader);
+      at_ = reader_->offset();
+    }
+  }
+  if (reader_ != nullptr) {
+    // As far as whole good blocks go; a footer is sent again.
+    const auto looked = look_at_blocks(*reader_, at_);
+    more = looked && *looked;
+  }
+  if (more) return false;
+  reader_.reset();
+  RETURN_IF_ERROR(file_->resize(at_));
+  RETURN_IF_ERROR(file_->sync());
+  durable_ = at_;
+  resumed_ = true;
+  return true;
+}
+
 Status SnapshotReceiver::append(uint64_t offset, ByteView chunk) {
+  ASSERT(resumed_);
   if (offset != at_) return fail(ErrorCode::kOutOfRange, "a chunk at {}, expected at {}", offset, at_);
   RETURN_IF_ERROR(file_->write(at_, chunk));
   at_ += chunk.size();
@@ -308,35 +426,48 @@ Status SnapshotReceiver::append(uint64_t offset, ByteView chunk) {
   return {};
 }
 
-Status SnapshotReceiver::check() {
-  ASSIGN_OR_RETURN(const auto reader, SnapshotReader::open_path(disk_, received_path(name_)));
-  if (reader->header().cluster != cluster_) {
-    return fail(ErrorCode::kForeign, "a snapshot of cluster {}, this is {}", reader->header().cluster, cluster_);
+Status SnapshotReceiver::begin_check() {
+  ASSIGN_OR_RETURN(reader_, SnapshotReader::open_path(disk_, received_path(name_)));
+  if (reader_->header().cluster != cluster_) {
+    return fail(ErrorCode::kForeign, "a snapshot of cluster {}, this is {}", reader_->header().cluster, cluster_);
   }
-  if (reader->header().group != name_.group || reader->header().mark.last != name_.last) {
+  if (reader_->header().group != name_.group || reader_->header().mark.last != name_.last) {
     return fail(ErrorCode::kMalformed, "a snapshot of group {} at index {}, not the one asked for",
-                reader->header().group, reader->header().mark.last.index);
+                reader_->header().group, reader_->header().mark.last.index);
   }
-  std::string content;
-  for (;;) {
-    ASSIGN_OR_RETURN(const bool more, reader->next(content));
-    if (!more) return {};
+  return {};
+}
+
+Result<bool> SnapshotReceiver::check() {
+  ASSERT(resumed_);
+  if (checked_) return true;
+  if (durable_ != at_) {
+    RETURN_IF_ERROR(file_->sync());
+    durable_ = at_;
   }
+  Result<bool> more = true;
+  if (reader_ == nullptr) {
+    if (Status begun = begin_check(); !begun) more = std::unexpected(std::move(begun).error());
+  }
+  uint64_t good_to = 0;
+  if (more) more = look_at_blocks(*reader_, good_to);
+  if (!more) {
+    const ErrorCode code = more.error().code;
+    if (code == ErrorCode::kMalformed || code == ErrorCode::kForeign || code == ErrorCode::kVersion ||
+        code == ErrorCode::kUnreadable) {
+      REACHED(wal_snapshot_received_damaged);
+      RETURN_IF_ERROR(abandon());
+    }
+    return std::unexpected(std::move(more).error());
+  }
+  if (*more) return false;
+  reader_.reset();
+  checked_ = true;
+  return true;
 }
 
 Result<SnapshotName> SnapshotReceiver::finish() {
-  RETURN_IF_ERROR(file_->sync());
-  durable_ = at_;
-  Status good = check();
-  if (!good) {
-    const ErrorCode code = good.error().code;
-    if (code != ErrorCode::kMalformed && code != ErrorCode::kForeign && code != ErrorCode::kVersion) {
-      return std::unexpected(std::move(good).error());
-    }
-    REACHED(wal_snapshot_received_damaged);
-    RETURN_IF_ERROR(abandon());
-    return std::unexpected(std::move(good).error());
-  }
+  ASSERT(checked_);
   file_.reset();
   RETURN_IF_ERROR(disk_.rename(received_path(name_), snapshot_path(name_)));
   RETURN_IF_ERROR(disk_.sync_directory(kSnapshotDirectory));
@@ -344,6 +475,7 @@ Result<SnapshotName> SnapshotReceiver::finish() {
 }
 
 Status SnapshotReceiver::abandon() {
+  reader_.reset();
   file_.reset();
   return disk_.remove(received_path(name_));
 }

@@ -129,10 +129,15 @@ Result<SnapshotBlock> decode_block_header(ByteView bytes, uint64_t number, uint3
   return block;
 }
 
-Status decode_block_content(const SnapshotBlock& block, ByteView stored, uint32_t seed, std::string& content) {
+Status check_block_stored(const SnapshotBlock& block, ByteView stored, uint32_t seed) {
   if (stored.size() != block.stored_bytes || crc32c(stored, seed) != block.stored_checksum) {
     return fail(ErrorCode::kMalformed, "block {}: wrong checksum", block.number);
   }
+  return {};
+}
+
+Status decode_block_content(const SnapshotBlock& block, ByteView stored, uint32_t seed, std::string& content) {
+  RETURN_IF_ERROR(check_block_stored(block, stored, seed));
   if (block.codec == SnapshotCodec::kPlain) {
     if (block.content_bytes != block.stored_bytes)
       return fail(ErrorCode::kMalformed, "block {}: two lengths", block.number);

@@ -57,6 +57,8 @@ struct SnapshotBlock {
 void encode_snapshot_block(ByteView content, uint64_t number, bool compress, uint32_t seed, std::string& out);
 // kMalformed if it is none of this file and number, or a footer.
 [[nodiscard]] Result<SnapshotBlock> decode_block_header(ByteView bytes, uint64_t number, uint32_t seed);
+// Checks what is stored, without unpacking it. kMalformed.
+[[nodiscard]] Status check_block_stored(const SnapshotBlock& block, ByteView stored, uint32_t seed);
 // Checks and unpacks; `content` is overwritten. kMalformed.
 [[nodiscard]] Status decode_block_content(const SnapshotBlock& block, ByteView stored, uint32_t seed,
                                           std::string& content);

@@ -1,5 +1,6 @@
 #include "wal/snapshot.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -55,6 +56,24 @@ class SnapshotTest : public testing::Test {
     file.seekp(static_cast<std::streamoff>(bit / 8));
     file.put(static_cast<char>(byte ^ (1 << (bit % 8))));
   }
+  // The file as it lies, as a sender gives it.
+  std::string whole(const SnapshotName& name) {
+    auto sender = SnapshotSender::open(*disk_, name).value();
+    EXPECT_TRUE(sender->find(0).value());
+    return sender->read(0, size_t{1} << 30).value();
+  }
+  std::unique_ptr<SnapshotReceiver> receive(ClusterId cluster, const SnapshotName& name) {
+    auto receiver = SnapshotReceiver::begin(*disk_, cluster, name).value();
+    while (!receiver->resume().value()) {
+    }
+    return receiver;
+  }
+  static Result<SnapshotName> finish(SnapshotReceiver& receiver) {
+    for (bool checked = false; !checked;) {
+      ASSIGN_OR_RETURN(checked, receiver.check());
+    }
+    return receiver.finish();
+  }
   std::string path_;
   std::unique_ptr<env::PosixDisk> disk_;
   std::string content_;
@@ -98,11 +117,11 @@ TEST_F(SnapshotTest, EachRottenBitIsFoundAndTheOlderOneServes) {
     flip_bit(name, bit);
   }
   EXPECT_TRUE(verify_snapshot(*disk_, name));
-  EXPECT_EQ(survey_snapshots(*disk_)->newest.at(0).mark.last.index, LogIndex(20));
+  EXPECT_EQ(survey_snapshots(*disk_)->good.at(1).mark.last.index, LogIndex(20));
   flip_bit(name, bits / 2);
   const SnapshotSurvey survey = survey_snapshots(*disk_).value();
-  ASSERT_EQ(survey.newest.size(), 1U);
-  EXPECT_EQ(survey.newest[0].mark.last.index, LogIndex(10));
+  ASSERT_EQ(survey.good.size(), 1U);
+  EXPECT_EQ(survey.good[0].mark.last.index, LogIndex(10));
   ASSERT_EQ(survey.damaged.size(), 1U);
   EXPECT_EQ(survey.damaged[0].first, name);
 }
@@ -110,41 +129,41 @@ TEST_F(SnapshotTest, EachRottenBitIsFoundAndTheOlderOneServes) {
 TEST_F(SnapshotTest, ATransferGoesOnWhereItBroke) {
   const SnapshotName name = write(10, true);
   std::string path = path_ + "/" + snapshot_path(name);
-  const std::string bytes = read_snapshot_chunk(*disk_, name, 0, 1U << 30).value();
+  const std::string bytes = whole(name);
   std::filesystem::remove(path);
   {
-    auto receiver = SnapshotReceiver::begin(*disk_, ClusterId(7), name).value();
+    auto receiver = receive(ClusterId(7), name);
     EXPECT_EQ(receiver->offset(), 0U);
     ASSERT_TRUE(receiver->append(0, ByteView(bytes).substr(0, bytes.size() * 2 / 3)));
     EXPECT_EQ(receiver->append(1, "x").error().code, ErrorCode::kOutOfRange);
   }
   {
-    auto receiver = SnapshotReceiver::begin(*disk_, ClusterId(7), name).value();
+    auto receiver = receive(ClusterId(7), name);
     EXPECT_GT(receiver->offset(), 0U);
     EXPECT_LE(receiver->offset(), bytes.size() * 2 / 3);
     EXPECT_EQ(receiver->durable_offset(), receiver->offset());
     ASSERT_TRUE(receiver->append(receiver->offset(), ByteView(bytes).substr(receiver->offset())));
-    EXPECT_EQ(receiver->finish().value(), name);
+    EXPECT_EQ(finish(*receiver).value(), name);
   }
   EXPECT_EQ(read(name), content_);
 }
 
 TEST_F(SnapshotTest, WhatWasNotAskedForIsRemoved) {
   const SnapshotName name = write(10, true);
-  const std::string bytes = read_snapshot_chunk(*disk_, name, 0, 1U << 30).value();
+  const std::string bytes = whole(name);
   const SnapshotName other{.group = GroupId(1), .last = {.term = Term(3), .index = LogIndex(11)}};
-  auto receiver = SnapshotReceiver::begin(*disk_, ClusterId(7), other).value();
+  auto receiver = receive(ClusterId(7), other);
   ASSERT_TRUE(receiver->append(0, bytes));
-  EXPECT_EQ(receiver->finish().error().code, ErrorCode::kMalformed);
-  receiver = SnapshotReceiver::begin(*disk_, ClusterId(8), name).value();
+  EXPECT_EQ(finish(*receiver).error().code, ErrorCode::kMalformed);
+  receiver = receive(ClusterId(8), name);
   EXPECT_EQ(receiver->offset(), 0U);
   ASSERT_TRUE(receiver->append(0, bytes));
-  EXPECT_EQ(receiver->finish().error().code, ErrorCode::kForeign);
+  EXPECT_EQ(finish(*receiver).error().code, ErrorCode::kForeign);
   std::string rotten = bytes;
   rotten[rotten.size() / 2] = static_cast<char>(rotten[rotten.size() / 2] ^ 1);
-  receiver = SnapshotReceiver::begin(*disk_, ClusterId(7), other).value();
+  receiver = receive(ClusterId(7), other);
   ASSERT_TRUE(receiver->append(0, rotten));
-  EXPECT_EQ(receiver->finish().error().code, ErrorCode::kMalformed);
+  EXPECT_EQ(finish(*receiver).error().code, ErrorCode::kMalformed);
   EXPECT_EQ(list_snapshots(*disk_)->size(), 1U);
 }
 
@@ -156,6 +175,30 @@ TEST_F(SnapshotTest, WhatACrashLeftIsRemovedAtStart) {
   EXPECT_TRUE(list_snapshots(*disk_)->empty());
   ASSERT_TRUE(remove_unfinished_snapshots(*disk_));
   EXPECT_TRUE(disk_->list(kSnapshotDirectory)->empty());
+}
+
+TEST_F(SnapshotTest, OfPartialTransfersTheNewestOfEachGroupStays) {
+  write(10, true);
+  const auto begin = [&](uint64_t group, uint64_t index) {
+    const SnapshotName name{.group = GroupId(group), .last = {.term = Term(3), .index = LogIndex(index)}};
+    ASSERT_TRUE(receive(ClusterId(7), name)->append(0, "begun"));
+  };
+  // Of what is there already, of two marks one of which is older, of another group.
+  for (const uint64_t index : {8, 10, 12, 14}) begin(1, index);
+  for (const uint64_t index : {2, 5}) begin(9, index);
+  const auto partial = [&] {
+    const auto names = disk_->list(kSnapshotDirectory).value();
+    return std::ranges::count_if(names, [](const std::string& name) { return name.ends_with(".receiving"); });
+  };
+  ASSERT_EQ(partial(), 6);
+  ASSERT_TRUE(remove_abandoned_transfers(*disk_, survey_snapshots(*disk_).value()));
+  EXPECT_EQ(partial(), 2);
+  const auto names = disk_->list(kSnapshotDirectory).value();
+  for (const char* kept : {"0000000000000001-000000000000000e-0000000000000003.receiving",
+                           "0000000000000009-0000000000000005-0000000000000003.receiving"}) {
+    EXPECT_NE(std::ranges::find(names, kept), names.end()) << kept;
+  }
+  EXPECT_EQ(list_snapshots(*disk_)->size(), 1U);
 }
 
 }  // namespace

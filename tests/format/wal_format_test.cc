@@ -107,8 +107,8 @@ TEST(WalFormat, StoredBytesAreRead) {
   TraceDisk disk(image);
   const auto survey = survey_snapshots(disk);
   ASSERT_TRUE(survey) << survey.error().message;
-  ASSERT_EQ(survey->newest.size(), 1U);
-  EXPECT_EQ(survey->newest[0].mark.membership, membership());
+  ASSERT_EQ(survey->good.size(), 1U);
+  EXPECT_EQ(survey->good[0].mark.membership, membership());
   auto reader = SnapshotReader::open(disk, list_snapshots(disk)->at(0)).value();
   std::string content;
   ASSERT_TRUE(reader->next(content).value());

@@ -232,16 +232,18 @@ TEST(CrashStates, EveryStorageCallOfSnapshots) {
     pruning.clear();
   }
   const SnapshotName sent{.group = GroupId(1), .last = {.term = Term(1), .index = LogIndex(40)}};
-  const std::string bytes = read_snapshot_chunk(disk, sent, 0, 1U << 20).value();
+  const std::string bytes = SnapshotSender::open(disk, sent).value()->read(0, 1U << 20).value();
   durable.erase(40);
   ASSERT_TRUE(disk.remove(snapshot_path(sent)));
   ASSERT_TRUE(disk.sync_directory(kSnapshotDirectory));
   for (const size_t up_to : {bytes.size() / 2, bytes.size()}) {
     auto receiver = SnapshotReceiver::begin(disk, ClusterId(7), sent);
     ASSERT_TRUE(receiver);
+    ASSERT_TRUE((*receiver)->resume().value());
     const uint64_t from = (*receiver)->offset();
     ASSERT_TRUE((*receiver)->append(from, ByteView(bytes).substr(from, up_to - from)));
     if (up_to < bytes.size()) continue;
+    ASSERT_TRUE((*receiver)->check().value());
     ASSERT_TRUE((*receiver)->finish());
     durable.insert(40);
   }

@@ -50,8 +50,11 @@ struct Case {
   Model truth_with_torn;  // the same, and the batch that was under way
   std::vector<WrittenBatch> batches;
   std::map<Place, size_t> owner_of;  // the batch whose content the sector holds
-  size_t attested = 0;               // so many of `batches` are attested by an idle mark, a later batch or a restart
-  bool torn = false;                 // the last of `batches` was under way and is partly there
+  std::set<Place> hurt;              // damaged before, and its holes filled
+  // All that was ever written, by group, index and term.
+  std::map<std::array<uint64_t, 3>, Entry> entries;
+  size_t attested = 0;  // so many of `batches` are attested by an idle mark, a later batch or a restart
+  bool torn = false;    // the last of `batches` was under way and is partly there
   std::vector<Place> written;
   std::string newest_file;  // of the segments
 };
@@ -74,6 +77,7 @@ class CaseMaker {
     for (uint64_t i = 0; i < batches; ++i) {
       if (i == early) case_.earlier = disk_.current();
       if (random_.chance(1, 20)) open();
+      if (random_.chance(1, 15)) hurt_and_fill();
       const bool last = i + 1 == batches;
       write(last && random_.chance(1, 4));
       if (!case_.torn && random_.chance(1, last ? 2 : 6)) idle();
@@ -96,6 +100,10 @@ class CaseMaker {
     auto opened = Log::open(disk_, small_segments());
     ASSERT_TRUE(opened) << opened.error().message;
     log_ = std::move(opened->log);
+    holes_ = std::move(opened->recovery.holes);
+    const bool certain = std::ranges::all_of(
+        opened->recovery.groups, [](const Recovered& group) { return group.certainty == Certainty::kCertain; });
+    ASSERT_TRUE(certain && !opened->recovery.unknown_groups) << "nothing was damaged that is not attested";
     case_.attested = case_.batches.size();
   }
 
@@ -110,6 +118,7 @@ class CaseMaker {
           continue;
         }
         batch.sectors.emplace_back(path, at / kSectorBytes);
+        case_.hurt.erase(batch.sectors.back());
         case_.owner_of[batch.sectors.back()] = case_.batches.size();
       }
     }
@@ -117,20 +126,54 @@ class CaseMaker {
     case_.batches.push_back(std::move(batch));
   }
 
+  // A sector rots that the log can do without, and a peer fills the holes found at the next start.
+  void hurt_and_fill() {
+    if (case_.batches.size() < 4) return;
+    const WrittenBatch& batch = case_.batches[random_.below(case_.batches.size() - 2)];
+    const Place place = batch.sectors[random_.below(batch.sectors.size())];
+    // Written again since, perhaps by the last batch, which nothing attests.
+    if (case_.owner_of.at(place) + 2 >= case_.batches.size()) return;
+    TraceImage image = disk_.current();
+    const auto file = image.files.find(place.first);
+    if (file == image.files.end() || file->second.size() < (place.second + 1) * kSectorBytes) return;
+    // Neither a stamp nor what the sector's place is told by: the batch stays what it is.
+    char& byte = file->second[place.second * kSectorBytes + random_.between(20, 499)];
+    byte = static_cast<char>(byte ^ static_cast<char>(1U << random_.below(8)));
+    case_.hurt.insert(place);
+    log_.reset();
+    disk_ = TraceDisk(image);
+    open();
+    Batch fills;
+    for (const Hole& hole : holes_) {
+      const auto& known = case_.truth.groups[hole.group.value()].entries;
+      const auto right = known.find(hole.index.value());
+      ASSERT_NE(right, known.end()) << "a hole where nothing is";
+      fills.fill(hole.group, right->second);
+    }
+    if (!fills.empty()) write_batch(fills, case_.truth, false);
+  }
+
   void write(bool torn) {
+    Batch batch;
+    Model after = case_.truth;
+    history_.next(batch, after);
+    write_batch(batch, after, torn);
+  }
+
+  void write_batch(const Batch& batch, const Model& after, bool torn) {
     // Spares are made outside, so that all that differs in a segment is the batch.
     for (;;) {
       auto more = log_->maintain();
       ASSERT_TRUE(more);
       if (!*more) break;
     }
-    Batch batch;
-    Model after = case_.truth;
-    history_.next(batch, after);
     WrittenBatch written;
     for (const Operation& operation : batch.operations()) {
-      if (operation.kind == ChangeKind::kEntries)
-        written.entries.emplace(operation.group.value(), operation.index.value());
+      if (operation.kind != ChangeKind::kEntries && operation.kind != ChangeKind::kFill) continue;
+      const Entry entry{
+          .index = operation.index, .term = operation.term, .type = operation.type, .payload = operation.payload};
+      written.entries.emplace(operation.group.value(), entry.index.value());
+      case_.entries[{operation.group.value(), entry.index.value(), entry.term.value()}] = entry;
     }
     before_ = disk_.current();
     if (torn) {
@@ -171,6 +214,7 @@ class CaseMaker {
   History history_;
   TraceDisk disk_;
   std::unique_ptr<Log> log_;
+  std::vector<Hole> holes_;  // as the last start found them
   TraceImage before_;
   Case case_;
 };
@@ -238,7 +282,7 @@ class DamageTest {
   explicit DamageTest(uint64_t seed) : random_(seed) {}
 
   Damaged damage(const Case& from, Damage kind) {
-    Damaged out{.image = from.image};
+    Damaged out{.image = from.image, .sectors = from.hurt};
     Place place = from.written[random_.below(from.written.size())];
     if (kind == Damage::kLastBatch) {
       const auto& last = from.batches.back().sectors;
@@ -301,7 +345,8 @@ class DamageTest {
         break;
       case Damage::kMisdirected: {
         const Place other = from.written[random_.below(from.written.size())];
-        if (other == place) break;
+        // What rotted before and then goes astray looks like what an earlier use left and rotted in its place.
+        if (other == place || from.hurt.contains(other)) break;
         std::copy_n(sector_of(other), kSectorBytes, sector_of(place));
         out.sectors.insert(place);
         break;
@@ -400,11 +445,17 @@ class DamageTest {
     return out;
   }
 
+  static bool is_uncertain(const Recovery& recovery, uint64_t id) {
+    const auto at = std::ranges::find(recovery.groups, GroupId(id), &Recovered::group);
+    return at == recovery.groups.end() ? recovery.unknown_groups : at->certainty != Certainty::kCertain;
+  }
+
   // Empty if what was found is this truth, but for what the damage took.
   static std::string compare(const Case& from, const Model& truth, const Damaged& damaged, const Recovery& recovery,
-                             const Model& found, bool uncertain, const std::set<size_t>& reached) {
+                             const Model& found, const std::set<size_t>& reached) {
     // No wrong data, no hole where nothing is lost.
     for (const auto& [id, group] : found.groups) {
+      const bool uncertain = is_uncertain(recovery, id);
       const auto expected = truth.groups.find(id);
       for (const auto& [index, entry] : group.entries) {
         const Entry* right = nullptr;
@@ -421,31 +472,33 @@ class DamageTest {
           if (!lost) return fmt::format("group {}: a hole at {} whose batch is not damaged", id, index);
           continue;
         }
-        // An uncertain log may show entries that a lost batch took back, and the batch under way; certain ones may not.
+        // An uncertain group may show entries that a lost batch took back, and the batch under way; a certain one may
+        // not. Nothing shows what was never written.
         if (right != nullptr && *right == entry) continue;
-        if (uncertain) continue;
+        if (uncertain) {
+          const auto once = from.entries.find({id, index, entry.term.value()});
+          if (once != from.entries.end() && once->second == entry) continue;
+        }
         return fmt::format(
             "group {}: entry {} of term {} is wrong: {}", id, index, entry.term,
             right == nullptr ? std::string("nothing is there") : fmt::format("term {} is there", right->term));
       }
     }
     // Nothing acknowledged is missing.
-    if (!uncertain) {
-      for (const auto& [id, group] : truth.groups) {
-        if (group == ModelGroup{}) continue;
-        const auto at = found.groups.find(id);
-        if (at == found.groups.end()) return fmt::format("group {} was cut", id);
-        if (at->second.last != group.last) {
-          return fmt::format("group {}: last is {}/{}, was {}/{}", id, at->second.last.term, at->second.last.index,
-                             group.last.term, group.last.index);
-        }
-        if (at->second.vote != group.vote) return fmt::format("group {}: the vote was lost", id);
-        for (const auto& [index, entry] : group.entries) {
-          if (!at->second.entries.contains(index)) return fmt::format("group {}: entry {} was cut", id, index);
-        }
-        if (at->second.entries.size() != group.entries.size()) return fmt::format("group {}: entries too many", id);
-        if (at->second.mark.last != group.mark.last) return fmt::format("group {}: the snapshot mark was lost", id);
+    for (const auto& [id, group] : truth.groups) {
+      if (group == ModelGroup{} || is_uncertain(recovery, id)) continue;
+      const auto at = found.groups.find(id);
+      if (at == found.groups.end()) return fmt::format("group {} was cut", id);
+      if (at->second.last != group.last) {
+        return fmt::format("group {}: last is {}/{}, was {}/{}", id, at->second.last.term, at->second.last.index,
+                           group.last.term, group.last.index);
       }
+      if (at->second.vote != group.vote) return fmt::format("group {}: the vote was lost", id);
+      for (const auto& [index, entry] : group.entries) {
+        if (!at->second.entries.contains(index)) return fmt::format("group {}: entry {} was cut", id, index);
+      }
+      if (at->second.entries.size() != group.entries.size()) return fmt::format("group {}: entries too many", id);
+      if (at->second.mark.last != group.mark.last) return fmt::format("group {}: the snapshot mark was lost", id);
     }
     // Votes are right wherever they are not called uncertain.
     for (const Recovered& group : recovery.groups) {
@@ -505,10 +558,9 @@ class DamageTest {
     }
     if (uncertain && !may_be_uncertain) return "uncertain though everything needed is there";
 
-    std::string wrong = compare(from, from.truth, damaged, recovery, found, uncertain, reached);
+    std::string wrong = compare(from, from.truth, damaged, recovery, found, reached);
     // The batch under way may be there as a whole, or not at all.
-    if (!wrong.empty() && from.torn &&
-        compare(from, from.truth_with_torn, damaged, recovery, found, uncertain, reached).empty()) {
+    if (!wrong.empty() && from.torn && compare(from, from.truth_with_torn, damaged, recovery, found, reached).empty()) {
       wrong.clear();
     }
     if (!wrong.empty()) return wrong;
@@ -548,13 +600,14 @@ std::string explain(const Case& from, const Damaged& damaged) {
     text += fmt::format("\n  segment {} slot {} sectors {}..{}: {}", finding.sequence, finding.slot,
                         finding.from_sector, finding.to_sector, finding.what);
   }
+  if (opened->recovery.unknown_groups) text += "\n  groups may be missing";
   for (const Recovered& group : opened->recovery.groups) {
     const auto truth = from.truth.groups.find(group.group.value());
     text += fmt::format(
-        "\n  group {}: {} entries from {} to {}/{}, snapshot at {}; should be {} from {}", group.group,
-        group.entries.size(), group.entries.empty() ? LogIndex() : group.entries.front().index, group.last.term,
-        group.last.index, group.snapshot.last.index,
-        truth == from.truth.groups.end() ? 0 : truth->second.entries.size(),
+        "\n  group {}: {}, {} entries from {} to {}/{}, snapshot at {}; should be {} from {}", group.group,
+        to_string(group.certainty), group.entries.size(),
+        group.entries.empty() ? LogIndex() : group.entries.front().index, group.last.term, group.last.index,
+        group.snapshot.last.index, truth == from.truth.groups.end() ? 0 : truth->second.entries.size(),
         truth == from.truth.groups.end() || truth->second.entries.empty() ? 0 : truth->second.entries.begin()->first);
   }
   return text + "\n";

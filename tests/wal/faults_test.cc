@@ -6,6 +6,8 @@
 #include "wal/log.h"
 #include "wal/manifest.h"
 #include "wal/queue.h"
+#include "wal/record.h"
+#include "wal/replay.h"
 
 namespace conclave::wal {
 namespace {
@@ -89,7 +91,7 @@ TEST(Faults, AFullDiskRefusesAndRecoversByItself) {
   EXPECT_EQ(written.error().code, ErrorCode::kNoSpace);
   EXPECT_FALSE(log.failed());
   EXPECT_TRUE(log.space().full);
-  EXPECT_EQ(log.space().spare_segments, 1U) << "the reserve";
+  EXPECT_EQ(log.space().spare_segments, 2U) << "the reserve";
   EXPECT_EQ(log.state(kGroup)->last.index, LogIndex(index - 1)) << "nothing of the refused batch";
   // Votes and releases go on out of the reserve.
   batch.clear();
@@ -116,6 +118,75 @@ TEST(Faults, AFullDiskRefusesAndRecoversByItself) {
     ASSERT_TRUE(again) << again.error().message;
   }
   EXPECT_LE(log.space().live_segments + log.space().spare_segments, had);
+}
+
+// A file system that needs space to give some back: it copies on write.
+class NoSpaceToRemove final : public env::Disk {
+ public:
+  explicit NoSpaceToRemove(TraceDisk& disk) : disk_(disk) {}
+  bool full = false;
+  uint64_t refused = 0;
+
+  Result<std::unique_ptr<env::File>> open(std::string_view path, env::OpenOptions options) override {
+    return disk_.open(path, options);
+  }
+  Status rename(std::string_view from, std::string_view to) override { return disk_.rename(from, to); }
+  Status remove(std::string_view path) override {
+    if (!full) return disk_.remove(path);
+    ++refused;
+    return fail(ErrorCode::kNoSpace, "remove {}: no space", path);
+  }
+  Status create_directory(std::string_view path) override { return disk_.create_directory(path); }
+  Status sync_directory(std::string_view path) override { return disk_.sync_directory(path); }
+  Result<std::vector<std::string>> list(std::string_view path) override { return disk_.list(path); }
+  Result<std::unique_ptr<env::DirectoryLock>> lock() override { return disk_.lock(); }
+  Result<uint64_t> free_bytes() override { return full ? Result<uint64_t>(0) : disk_.free_bytes(); }
+
+ private:
+  TraceDisk& disk_;
+};
+
+// (1) A batch makes the log roll, which releases more segments than are kept as spares: the rest is removed; (2) a
+// removal finds no space; (3) smaller batches follow, which the segment before would still have held.
+TEST(Faults, NoSpaceInTheMiddleOfARollLosesNothing) {
+  TraceDisk memory;
+  NoSpaceToRemove disk(memory);
+  auto opened = Log::open(disk, options()).value();
+  Log& log = *opened.log;
+  Model acknowledged;
+  Batch batch;
+  uint64_t index = 0;
+  const auto write = [&](size_t bytes) {
+    const Entry entry = command(index + 1, 1, bytes);
+    batch.clear();
+    batch.append(kGroup, entry);
+    const Status written = log.write(batch);
+    if (!written) return written;
+    ++index;
+    acknowledged.append(kGroup, entry);
+    return written;
+  };
+  while (log.space().live_segments < 10) ASSERT_TRUE(write(2000));
+  while (log.maintain().value()) {
+  }
+  batch.clear();
+  batch.release(kGroup, LogIndex(index - 1));
+  ASSERT_TRUE(log.write(batch));
+  acknowledged.release(kGroup, LogIndex(index - 1));
+  disk.full = true;
+  for (int i = 0; i < 60; ++i) {
+    // A refusal is no failure; what is taken is.
+    const Status written = write(i % 2 == 0 ? 3000 : 10);
+    ASSERT_TRUE(written || written.error().code == ErrorCode::kNoSpace) << written.error().message;
+  }
+  EXPECT_GT(disk.refused, 0U);
+  EXPECT_FALSE(log.failed());
+  opened = {};
+  const auto again = Log::open(memory, options());
+  ASSERT_TRUE(again) << again.error().message;
+  Model found = as_model(again->recovery);
+  found.groups[kGroup.value()].released = acknowledged.groups[kGroup.value()].released;
+  EXPECT_EQ(difference(acknowledged, found), "");
 }
 
 // A disk whose last batch was whole on the disk and then rotted in its body, before anything attested it.
@@ -223,11 +294,80 @@ TEST(Faults, AFilledHoleKeepsWhatStandsBehindIt) {
 TEST(Faults, AHoleThatAGoodSnapshotCoversIsNone) {
   TraceDisk disk(with_rotten_last_batch());
   LogOptions with_snapshot = options();
-  with_snapshot.snapshots = {{kGroup, LogIndex(2)}};
+  with_snapshot.snapshots = {{.group = kGroup, .last = {.term = Term(1), .index = LogIndex(2)}}};
   const auto opened = Log::open(disk, with_snapshot).value();
   EXPECT_TRUE(opened.recovery.holes.empty());
   EXPECT_TRUE(opened.recovery.groups.at(0).entries.empty());
   EXPECT_EQ(opened.recovery.groups.at(0).last.index, LogIndex(2));
+}
+
+TEST(Faults, MoreLostEntriesThanLostBytesCouldHoldAreNotBelieved) {
+  // One block is lost; the batch behind it tells of a group's last index.
+  const auto tell = [](uint64_t last) {
+    Replay replay;
+    replay.begin_segment({.use = {.seed = 1, .slot = 1, .first_number = 1, .end_number = 9}, .sequence = 1}, {}, false);
+    replay.on_gap(0, kSectorsPerBlock);
+    Head head{.full = true, .number = 2, .start_sector = kSectorsPerBlock, .sectors = kSectorsPerBlock};
+    GroupState told;
+    told.group = kGroup;
+    told.last = {.term = Term(1), .index = LogIndex(last)};
+    told.terms = {{.first = LogIndex(1), .term = Term(1)}};
+    head.directory.push_back(told);
+    BatchBody body;
+    replay.on_batch(head, body, BatchVerdict::kWhole);
+    replay.finish({}, false);
+    return replay.status() ? replay.groups()[kGroup].holes.size() : SIZE_MAX;
+  };
+  constexpr uint64_t kMost = kBlockBytes / kRecordHeaderBytes;
+  EXPECT_EQ(tell(kMost), kMost);
+  EXPECT_EQ(tell(kMost + 1), SIZE_MAX);
+  EXPECT_EQ(tell(uint64_t{1} << 22), SIZE_MAX);
+}
+
+TEST(Faults, AHoleWhoseBatchIsLostIsToldAgainAfterTheSegmentsAroundItWereReleased) {
+  TraceDisk disk;
+  {
+    auto opened = Log::open(disk, options()).value();
+    Batch batch;
+    for (uint64_t i = 1; i <= 30; ++i) {
+      batch.clear();
+      batch.append(kGroup, command(i, 1, 1500));
+      ASSERT_TRUE(opened.log->write(batch));
+    }
+  }
+  // All of one batch, both copies of its head.
+  TraceImage rotten = disk.current();
+  std::string& segment = rotten.files["wal/segment-00000001"];
+  std::fill_n(segment.begin() + 2 * kBlockBytes, kBlockBytes, '\x55');
+  TraceDisk again(rotten);
+  uint64_t last = 30;
+  for (int start = 0; start < 4; ++start) {
+    auto opened = Log::open(again, options()).value();
+    ASSERT_EQ(opened.recovery.holes.size(), 1U) << start;
+    EXPECT_EQ(opened.recovery.holes[0].index, LogIndex(3));
+    EXPECT_EQ(opened.recovery.holes[0].term, Term(1));
+    const Recovered& group = opened.recovery.groups.at(0);
+    EXPECT_EQ(group.certainty, Certainty::kCertain);
+    EXPECT_EQ(group.entries.front().index, LogIndex(start == 0 ? 1 : 3));
+    EXPECT_EQ(group.last.index, LogIndex(last));
+    EXPECT_EQ(opened.log->read(kGroup, LogIndex(3), LogIndex(3), 1).error().code, ErrorCode::kUnreadable);
+    Batch batch;
+    batch.release(kGroup, LogIndex(2));
+    for (int i = 0; i < 20; ++i) {
+      batch.append(kGroup, command(++last, 1, 1500));
+      ASSERT_TRUE(opened.log->write(batch));
+      batch.clear();
+    }
+  }
+  // Filled and released, its segment goes with the others.
+  auto opened = Log::open(again, options()).value();
+  Batch batch;
+  batch.fill(kGroup, command(3, 1, 1500));
+  batch.release(kGroup, LogIndex(last));
+  ASSERT_TRUE(opened.log->write(batch));
+  while (opened.log->maintain().value()) {
+  }
+  EXPECT_LE(opened.log->space().live_segments, 2U);
 }
 
 TEST(Faults, FloorsAndCommitSurviveTheReleaseOfTheirSegment) {

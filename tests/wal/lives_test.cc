@@ -1,5 +1,8 @@
 // Many lives of one log on the simulator's disk: power lost in the middle of calls, sectors torn, processes killed; and
 // rot at rest, compared with the disk's own atlas of what is true.
+#include <array>
+#include <map>
+
 #include <gtest/gtest.h>
 
 #include <fmt/format.h>
@@ -82,11 +85,17 @@ TEST(Lives, RotAtRestIsNeverTakenForData) {
     Random random(seed);
     History history(seed, {.groups = 2, .payload_max = 900});
     Model truth;
+    std::map<std::array<uint64_t, 3>, Entry> once;  // all that was ever written, by group, index and term
     Batch batch;
     {
       auto opened = Log::open(disk, options()).value();
       for (uint64_t i = random.between(5, 40); i > 0; --i) {
         history.next(batch, truth);
+        for (const Operation& operation : batch.operations()) {
+          if (operation.kind != ChangeKind::kEntries) continue;
+          once[{operation.group.value(), operation.index.value(), operation.term.value()}] = {
+              .index = operation.index, .term = operation.term, .type = operation.type, .payload = operation.payload};
+        }
         ASSERT_TRUE(opened.log->write(batch));
       }
       ASSERT_TRUE(opened.log->idle_mark());
@@ -104,16 +113,22 @@ TEST(Lives, RotAtRestIsNeverTakenForData) {
       continue;
     }
     bool in_doubt = opened->recovery.unknown_groups;
-    for (const Recovered& group : opened->recovery.groups)
-      in_doubt = in_doubt || group.certainty != Certainty::kCertain;
     const Model found = as_model(opened->recovery);
-    for (const auto& [id, group] : found.groups) {
+    for (const Recovered& recovered : opened->recovery.groups) {
+      const uint64_t id = recovered.group.value();
+      const ModelGroup& group = found.groups.at(id);
+      const bool certain = recovered.certainty == Certainty::kCertain;
+      in_doubt = in_doubt || !certain;
       for (const auto& [index, entry] : group.entries) {
-        if (entry.type == EntryType::kHole || in_doubt) continue;
+        if (entry.type == EntryType::kHole) continue;
+        const auto written = once.find({id, index, entry.term.value()});
+        ASSERT_NE(written, once.end()) << seed;
+        ASSERT_EQ(written->second, entry) << seed;
+        if (!certain) continue;
         ASSERT_TRUE(truth.groups[id].entries.contains(index)) << seed;
         ASSERT_EQ(truth.groups[id].entries[index], entry) << seed;
       }
-      if (in_doubt) continue;
+      if (!certain) continue;
       ASSERT_EQ(group.last, truth.groups[id].last) << seed;
       ASSERT_EQ(group.vote, truth.groups[id].vote) << seed;
       ASSERT_EQ(group.entries.size(), truth.groups[id].entries.size()) << seed;

@@ -120,7 +120,7 @@ void History::operation(GroupId group, Batch& batch, Model& model) {
     model.append(group, entry);
   };
   const Term term = term_now.value() == 0 ? Term(1) : term_now;
-  static constexpr std::array<uint32_t, 8> kWeights = {40, 8, 8, 8, 6, 3, 6, 10};
+  static constexpr std::array<uint32_t, 9> kWeights = {40, 8, 8, 8, 6, 3, 6, 6, 10};
   switch (random_.weighted(kWeights)) {
     case 0:
       for (uint64_t i = random_.between(1, 3); i > 0; --i) append(state.last.index.next(), term);
@@ -177,6 +177,14 @@ void History::operation(GroupId group, Batch& batch, Model& model) {
       const LogIndex through(random_.between(state.released.value() + 1, state.mark.last.index.value() - 1));
       batch.release(group, through);
       model.release(group, through);
+      return;
+    }
+    case 7: {
+      // As if it had been a hole: what is written is what stands there, so the model stays as it is.
+      if (state.entries.empty()) return;
+      auto filled = state.entries.begin();
+      std::advance(filled, random_.below(state.entries.size()));
+      batch.fill(group, filled->second);
       return;
     }
     default: {

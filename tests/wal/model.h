@@ -48,7 +48,7 @@ struct HistoryOptions {
   uint64_t operations_max = 4;  // of one batch
 };
 
-// Draws plausible histories: what raft would write, and applies each to the model.
+// Draws plausible histories: what raft would write, all kinds of changes, and applies each to the model.
 class History {
  public:
   History(uint64_t seed, HistoryOptions options) : random_(seed), options_(options) {}

@@ -147,6 +147,7 @@ class Cluster {
 
   static constexpr GroupId kGroup{3};
   static constexpr ClusterId kCluster{0xc1};
+  DiskMetrics disk;  // of all servers
 
   Cluster() : Cluster(Options{}) {}
   explicit Cluster(const Options& options) {
@@ -172,6 +173,7 @@ class Cluster {
                                                    .client_urls = {"http://" + name + ":2379"},
                                                    .peer_urls = {"http://" + name + ":2380"},
                                                    .seed = id.value(),
+                                                   .disk = [this] { return disk; },
                                                    .watch_progress_interval = options.watch_progress_interval},
                                     *server.replica, clock);
       server.replica->set_clients(*server.service);
