@@ -21,6 +21,31 @@ constexpr int kRefusalsCounted = 6;
 // Operations of each client that must be answered after the healing.
 constexpr uint64_t kLastOperations = 2;
 
+// As an operator would ask for it. A voter is not made a learner: it leaves.
+std::optional<node::MemberChange> change_to(const Membership& current, const Membership& target) {
+  NodeId gone;
+  for (const Member& member : current.members()) {
+    const Member* after = target.find(member.id);
+    if (after == nullptr || (member.role == MemberRole::kVoter && after->role != MemberRole::kVoter)) gone = member.id;
+  }
+  for (const Member& member : target.members()) {
+    const Member* before = current.find(member.id);
+    if (before == nullptr) {
+      if (gone.is_set())
+        return node::MemberChange{.kind = node::MemberChangeKind::kReplace, .id = member.id, .replaced = gone};
+      const bool promotable = member.role == MemberRole::kPromotable;
+      return node::MemberChange{
+          .kind = promotable ? node::MemberChangeKind::kAddPromotable : node::MemberChangeKind::kAddLearner,
+          .id = member.id};
+    }
+    if (before->role == MemberRole::kLearner && member.role == MemberRole::kPromotable) {
+      return node::MemberChange{.kind = node::MemberChangeKind::kPromote, .id = member.id};
+    }
+  }
+  if (!gone.is_set()) return std::nullopt;
+  return node::MemberChange{.kind = node::MemberChangeKind::kRemove, .id = gone};
+}
+
 }  // namespace
 
 // Watches all keys from the first revision on, through whatever servers there are.
@@ -368,7 +393,7 @@ void NodeCluster::administer() {
   }
   if (random_.chance(knobs_.membership_per_thousand, 1000)) {
     const size_t leads = leader();
-    if (leads != SIZE_MAX && !world_.machine(leads).gate.is_frozen()) change_membership(*machines_[leads].server);
+    if (leads != SIZE_MAX && world_.now() >= next_change_at_) change_membership(leads);
   }
   if (random_.chance(knobs_.compact_per_thousand, 1000)) {
     // At what some client has seen, or what nobody wrote yet, which is refused.
@@ -383,11 +408,42 @@ void NodeCluster::administer() {
   world_.scheduler().schedule(world_.now() + random_.exponential(kAdministerMean), [this] { administer(); });
 }
 
-void NodeCluster::change_membership(NodeServer& leader) {
-  const auto target = draw_membership_change(leader.replica()->raft().membership(), ids_, world_.parameters(), random_);
+// Drawn for the configuration as the leader has it, asked of any server. One at a time: made later than drawn, a change
+// could leave those whose disk may be destroyed in a majority.
+void NodeCluster::change_membership(size_t leads) {
+  const Membership& current = machines_[leads].server->replica()->raft().membership();
+  const auto target = draw_membership_change(current, ids_, world_.parameters(), random_);
   if (!target) return;
-  const raft::Refusal refusal = leader.change_membership(*target);
-  ++result_.counts[refusal == raft::Refusal::kNone ? "membership changes begun" : "membership changes refused"];
+  const auto change = change_to(current, *target);
+  if (!change) return;
+  const size_t node = pick_server();
+  ++result_.counts["membership changes asked"];
+  next_change_at_ = world_.now() + 3 * knobs_.replica.request_timeout;
+  auto done = reply_to([this, change = *change](const NodeAnswer& answer) {
+    if (answer.outcome == NodeOutcome::kUnknown) {
+      ++result_.counts["membership changes unknown"];
+      return;
+    }
+    next_change_at_ = world_.now();
+    const bool made = answer.outcome == NodeOutcome::kDone;
+    ++result_.counts[made ? "membership changes made" : "membership changes refused"];
+    if (made) judge_change(change);
+  });
+  call(node, [change = *change, done](NodeServer& server) { server.administer(change, done); });
+}
+
+// What was answered as done stands in the configuration of whoever leads: no other change was asked for since.
+void NodeCluster::judge_change(const node::MemberChange& change) {
+  const size_t leads = leader();
+  if (leads == SIZE_MAX) return;
+  const Membership& membership = machines_[leads].server->replica()->raft().membership();
+  const bool leaves = change.kind == node::MemberChangeKind::kRemove;
+  const Member* member = membership.find(change.id);
+  const bool stands = member != nullptr && member->role != MemberRole::kNone;
+  if (stands == leaves) {
+    check_.violate(
+        fmt::format("a change of {} was answered as made, and the leader has {}", change.id, membership.describe()));
+  }
 }
 
 // --- The end.

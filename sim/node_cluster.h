@@ -75,7 +75,8 @@ class NodeCluster final : public Host {
   void move_strays();
   void take_lease_answer(size_t holder, uint64_t asked, bool grants, const NodeAnswer& answer);
   void administer();
-  void change_membership(NodeServer& leader);
+  void change_membership(size_t leads);
+  void judge_change(const node::MemberChange& change);
   // False for one that the leader does not know as a member.
   [[nodiscard]] bool is_member(size_t node);
   [[nodiscard]] size_t pick_server();
@@ -99,6 +100,8 @@ class NodeCluster final : public Host {
   std::vector<std::unique_ptr<Watcher>> watchers_;
   std::vector<NodeOperation> operations_;
   std::vector<bool> core_;  // empty before the healing
+  // A change that was asked for may still be made until then, should its answer not come.
+  Instant next_change_at_{};
   uint64_t values_ = 0;
   int64_t leases_ = 0;
 };

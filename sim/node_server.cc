@@ -368,11 +368,9 @@ void NodeServer::transfer() {
   plan_turn();
 }
 
-raft::Refusal NodeServer::change_membership(const Membership& target) {
-  if (dead_ || replica_ == nullptr) return raft::Refusal::kNotLeader;
-  const raft::Refusal refusal = replica_->change_membership(now(), target);
-  plan_turn();
-  return refusal;
+void NodeServer::administer(const node::MemberChange& change, Done done) {
+  if (dead_ || replica_ == nullptr) return;
+  replica_->administer(now(), ask({.kind = Request::Kind::kChange, .done = std::move(done)}), change);
 }
 
 void NodeServer::on_write_applied(node::Ticket ticket, const keyspace::Reply& reply) {
@@ -412,6 +410,16 @@ void NodeServer::on_keep_alive_refused(node::Ticket ticket, node::RequestRefusal
 }
 void NodeServer::on_kept_alive(node::Ticket ticket, int64_t ttl_ms) {
   answer(ticket, {.outcome = NodeOutcome::kDone, .ttl_ms = ttl_ms});
+}
+
+void NodeServer::on_change_done(node::Ticket ticket) {
+  answer(ticket, {.outcome = NodeOutcome::kDone});
+}
+void NodeServer::on_change_refused(node::Ticket ticket, node::ChangeRefusal) {
+  answer(ticket, {.outcome = NodeOutcome::kRefused});
+}
+void NodeServer::on_change_unknown(node::Ticket ticket) {
+  answer(ticket, {.outcome = NodeOutcome::kUnknown});
 }
 
 void NodeServer::on_read_ready(node::Ticket ticket) {

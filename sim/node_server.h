@@ -90,8 +90,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void watch(WatchSink& sink, int64_t from_revision);
   void unwatch(WatchSink& sink);
   void transfer();
-  // What raft says to it.
-  raft::Refusal change_membership(const Membership& target);
+  void administer(const node::MemberChange& change, Done done);
 
   // Null until it started.
   [[nodiscard]] node::Replica* replica() { return replica_.get(); }
@@ -103,7 +102,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
  private:
   void say(const std::string& what) const;
   struct Request {
-    enum class Kind : uint8_t { kWrite, kSwap, kDelete, kRead, kKeepAlive } kind = Kind::kWrite;
+    enum class Kind : uint8_t { kWrite, kSwap, kDelete, kRead, kKeepAlive, kChange } kind = Kind::kWrite;
     std::string key;
     Done done;
   };
@@ -125,6 +124,9 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void on_read_refused(node::Ticket ticket, node::RequestRefusal refusal) override;
   void on_kept_alive(node::Ticket ticket, int64_t ttl_ms) override;
   void on_keep_alive_refused(node::Ticket ticket, node::RequestRefusal refusal) override;
+  void on_change_done(node::Ticket ticket) override;
+  void on_change_refused(node::Ticket ticket, node::ChangeRefusal refusal) override;
+  void on_change_unknown(node::Ticket ticket) override;
   void on_applied(const keyspace::Effects& effects) override;
   void on_state_replaced() override;
   void on_role_changed(const raft::Status&) override {}

@@ -168,7 +168,12 @@ void add_node_suite() {
               .run = &run_node};
   suite.expected = SwarmLimits::everything().allowed;
   suite.mark_files = {"src/node/"};
-  suite.rare_marks = {"storage_discarded", "storage_older_snapshot_serves", "storage_transfer_was_bad",
+  suite.rare_marks = {"change_queue_full",
+                      "change_passed_by",
+                      "leader_disk_full",
+                      "storage_discarded",
+                      "storage_older_snapshot_serves",
+                      "storage_transfer_was_bad",
                       "storage_snapshot_without_space"};
   suite.last_seed = 100;
   add_suite(std::move(suite));

@@ -67,6 +67,11 @@ void UnaryCall::on_ready(node::Ticket) {
   ready();
 }
 
+void UnaryCall::on_change_done(node::Ticket) {
+  ticket_ = 0;
+  changed();
+}
+
 void UnaryCall::on_refused(node::Ticket, keyspace::ErrorId error) {
   ticket_ = 0;
   refused(error);
@@ -81,6 +86,10 @@ void UnaryCall::ready() {
 }
 
 void UnaryCall::lease_time_known(int64_t) {
+  UNREACHABLE();
+}
+
+void UnaryCall::changed() {
   UNREACHABLE();
 }
 
@@ -104,6 +113,12 @@ void UnaryCall::ask_lease_time(LeaseId lease) {
   ASSERT(ticket_ == 0);
   ticket_ = context().issue(*this);
   context().lease_time(ticket_, lease);
+}
+
+void UnaryCall::change(const node::MemberChange& change) {
+  ASSERT(ticket_ == 0);
+  ticket_ = context().issue(*this);
+  context().administer(ticket_, change);
 }
 
 }  // namespace conclave::api

@@ -29,6 +29,7 @@ class Call : public net::CallHandler, public Waiter {
 
   [[nodiscard]] Context& context() { return context_; }
   [[nodiscard]] bool is_open() const { return wire_ != nullptr; }
+  [[nodiscard]] Method method() const { return method_; }
   // Of an open call.
   [[nodiscard]] net::ServerCall& wire() { return *wire_; }
   // The client would rather be refused than wait for a leader.
@@ -55,6 +56,7 @@ class UnaryCall : public Call {
   void on_applied(node::Ticket ticket, const keyspace::Reply& reply) final;
   void on_ready(node::Ticket ticket) final;
   void on_kept_alive(node::Ticket ticket, int64_t ttl_ms) final;
+  void on_change_done(node::Ticket ticket) final;
   void on_refused(node::Ticket ticket, keyspace::ErrorId error) final;
 
  protected:
@@ -62,12 +64,14 @@ class UnaryCall : public Call {
   virtual void applied(const keyspace::Reply& reply);
   virtual void ready();
   virtual void lease_time_known(int64_t left_ms);
+  virtual void changed();
   virtual void refused(keyspace::ErrorId error) { fail(error); }
   void on_closed() override;
 
   void write(const keyspace::CommandHeader& header, ByteView body);
   void read();
   void ask_lease_time(LeaseId lease);
+  void change(const node::MemberChange& change);
   // Parses with protobuf; false: the call was ended with kMalformed.
   template <class Message>
   [[nodiscard]] bool parse(ByteView bytes, Message& message) {

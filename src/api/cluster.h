@@ -1,4 +1,5 @@
-// etcdserverpb.Cluster. Lists members; changes of membership are refused for now.
+// etcdserverpb.Cluster, and of conclave.v1.Cluster what is asked of a cluster that has begun. Who is a member says the
+// configuration; names and addresses say the members' records (members.h).
 #pragma once
 
 #include <memory>
@@ -7,7 +8,7 @@
 
 namespace conclave::api {
 
-// Of the methods of the Cluster service.
+// Of the methods of both services.
 [[nodiscard]] std::unique_ptr<net::CallHandler> make_cluster_call(Context& context, net::ServerCall& wire,
                                                                   Method method);
 

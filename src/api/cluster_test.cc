@@ -6,6 +6,8 @@
 
 #include "api/members.h"
 #include "api/testing/cluster.h"
+#include "base/node_id.h"
+#include "conclave/v1/cluster.pb.h"
 #include "etcd/health.pb.h"
 #include "grpc/reflection_v1.pb.h"
 #include "keyspace/snapshot.h"
@@ -84,12 +86,117 @@ TEST_F(ClusterTest, AServerWithoutALeaderPublishesLater) {
   EXPECT_NE(cluster.keyspace(1).record(member_record_key(NodeId(3))), nullptr);
 }
 
-TEST_F(ClusterTest, MembershipIsNotChangedYet) {
-  const std::string text = "12 membership cannot be changed yet: the members are those the cluster began with";
-  EXPECT_EQ(outcome("/etcdserverpb.Cluster/MemberAdd", etcdserverpb::MemberAddRequest()), text);
-  EXPECT_EQ(outcome("/etcdserverpb.Cluster/MemberRemove", etcdserverpb::MemberRemoveRequest()), text);
-  EXPECT_EQ(outcome("/etcdserverpb.Cluster/MemberUpdate", etcdserverpb::MemberUpdateRequest()), text);
-  EXPECT_EQ(outcome("/etcdserverpb.Cluster/MemberPromote", etcdserverpb::MemberPromoteRequest()), text);
+// A call to any server, and its answer.
+template <class Response, class Request>
+Response change(Cluster& cluster, const std::string& method, const Request& request, uint64_t at) {
+  auto call = cluster.open("/" + method, at);
+  call->say(request);
+  call->half_close();
+  cluster.advance(1s);
+  EXPECT_EQ(call->outcome(), "OK") << method;
+  return call->answer<Response>();
+}
+
+TEST_F(ClusterTest, MembersComeAndGo) {
+  const uint64_t at = cluster_.follower();
+  etcdserverpb::MemberAddRequest add;
+  add.add_peerurls("http://n4:02380");
+  const auto added = change<etcdserverpb::MemberAddResponse>(cluster_, "etcdserverpb.Cluster/MemberAdd", add, at);
+  const uint64_t id = node_id_of("n4:2380").value();
+  EXPECT_EQ(added.member().id(), id);
+  EXPECT_EQ(added.member().name(), "");
+  EXPECT_TRUE(added.member().islearner()) << "until it has caught up";
+  ASSERT_EQ(added.members_size(), 4);
+  EXPECT_EQ(cluster_.server(at).replica->raft().membership().find(NodeId(id))->role, MemberRole::kPromotable);
+  EXPECT_TRUE(member_record(cluster_.keyspace(at), NodeId(id)));
+
+  etcdserverpb::MemberUpdateRequest update;
+  update.set_id(id);
+  update.add_peerurls("http://n4:2480");
+  const auto updated =
+      change<etcdserverpb::MemberUpdateResponse>(cluster_, "etcdserverpb.Cluster/MemberUpdate", update, at);
+  EXPECT_EQ(updated.members_size(), 4);
+  EXPECT_EQ(member_record(cluster_.keyspace(at), NodeId(id))->peerurls(0), "http://n4:2480");
+  auto again = cluster_.open("/etcdserverpb.Cluster/MemberAdd", at);
+  again->say(add);
+  cluster_.advance(1s);
+  EXPECT_EQ(again->outcome(), "9 etcdserver: member ID already exist") << "its id is that of where it was";
+
+  etcdserverpb::MemberRemoveRequest remove;
+  remove.set_id(id);
+  const auto removed =
+      change<etcdserverpb::MemberRemoveResponse>(cluster_, "etcdserverpb.Cluster/MemberRemove", remove, at);
+  EXPECT_EQ(removed.members_size(), 3);
+  EXPECT_FALSE(member_record(cluster_.keyspace(at), NodeId(id)));
+  EXPECT_EQ(cluster_.keyspace().revision(), Revision(1)) << "members are no keys";
+}
+
+TEST_F(ClusterTest, AMemberComesWithItsNameAndTakesAnothersPlace) {
+  v1::AddMemberRequest add;
+  add.set_name("n4");
+  add.set_address("n4:2380");
+  add.set_learner(true);
+  const auto added = change<v1::AddMemberResponse>(cluster_, "conclave.v1.Cluster/AddMember", add, 1);
+  EXPECT_EQ(added.cluster_id(), Cluster::kCluster.value());
+  EXPECT_EQ(NodeId(added.id()), node_id_of("n4:2380"));
+  EXPECT_EQ(member_record(cluster_.keyspace(), NodeId(added.id()))->name(), "n4");
+  EXPECT_EQ(cluster_.server().replica->raft().membership().find(NodeId(added.id()))->role, MemberRole::kLearner);
+
+  etcdserverpb::MemberAddRequest second;
+  second.add_peerurls("http://n5:2380");
+  second.set_islearner(true);
+  etcdserverpb::MemberPromoteRequest promote;
+  promote.set_id(added.id());
+  EXPECT_EQ(outcome("/etcdserverpb.Cluster/MemberPromote", promote, cluster_.leader()),
+            "9 etcdserver: can only promote a learner member which is in sync with leader");
+  auto call = cluster_.open("/etcdserverpb.Cluster/MemberAdd");
+  call->say(second);
+  cluster_.advance(1s);
+  EXPECT_EQ(call->outcome(), "9 etcdserver: too many learner members in cluster");
+  EXPECT_FALSE(member_record(cluster_.keyspace(), node_id_of("n5:2380"))) << "withdrawn";
+
+  const uint64_t old = cluster_.follower();
+  v1::ReplaceMemberRequest replace;
+  replace.set_old_id(old);
+  replace.set_name("n" + std::to_string(old));
+  replace.set_address("new:2380");
+  change<v1::AddMemberResponse>(cluster_, "conclave.v1.Cluster/ReplaceMember", replace, cluster_.leader());
+  const Membership& membership = cluster_.server(cluster_.leader()).replica->raft().membership();
+  EXPECT_FALSE(membership.contains(NodeId(old)));
+  EXPECT_TRUE(membership.contains(node_id_of("new:2380")));
+  EXPECT_FALSE(member_record(cluster_.keyspace(cluster_.leader()), NodeId(old)));
+}
+
+TEST_F(ClusterTest, NoMemberGoesWhomTheOthersNeed) {
+  const uint64_t leader = cluster_.leader();
+  const uint64_t away = leader == 3 ? 2 : 3;
+  cluster_.server(away).cut_off = true;
+  cluster_.advance(3s);
+  etcdserverpb::MemberRemoveRequest remove;
+  remove.set_id(6 - leader - away);
+  EXPECT_EQ(outcome("/etcdserverpb.Cluster/MemberRemove", remove, leader), "14 etcdserver: unhealthy cluster");
+  remove.set_id(away);
+  const auto removed =
+      change<etcdserverpb::MemberRemoveResponse>(cluster_, "etcdserverpb.Cluster/MemberRemove", remove, leader);
+  EXPECT_EQ(removed.members_size(), 2);
+}
+
+TEST_F(ClusterTest, WhoLeavesAnswersBeforeItGoes) {
+  const uint64_t leader = cluster_.leader();
+  etcdserverpb::MemberRemoveRequest remove;
+  remove.set_id(leader);
+  const auto removed =
+      change<etcdserverpb::MemberRemoveResponse>(cluster_, "etcdserverpb.Cluster/MemberRemove", remove, leader);
+  EXPECT_EQ(removed.members_size(), 2);
+}
+
+TEST(PeerUrlTest, OnlyAnAddressIsOne) {
+  EXPECT_EQ(address_of_url("http://n1:2380"), "n1:2380");
+  EXPECT_EQ(address_of_url("https://127.0.0.1:00080"), "127.0.0.1:80") << "a port has one spelling";
+  for (const char* bad : {"", "n1:2380", "http://n1", "http://n1:", "http://n1:x", "http://n1:0", "http://n1:65536",
+                          "http://n1:1/", "http://a@n1:1", "http://n1,n2:1", "unix://n1:1"}) {
+    EXPECT_EQ(address_of_url(bad), std::nullopt) << bad;
+  }
 }
 
 TEST_F(ClusterTest, StatusOfEachServer) {
@@ -365,11 +472,11 @@ TEST_F(ClusterTest, Reflection) {
     EXPECT_EQ(list.original_request().SerializeAsString(), request.SerializeAsString());
     std::set<std::string> names;
     for (const auto& service : list.list_services_response().service()) names.insert(service.name());
-    EXPECT_EQ(names, (std::set<std::string>{"etcdserverpb.Auth", "etcdserverpb.Cluster", "etcdserverpb.KV",
-                                            "etcdserverpb.Lease", "etcdserverpb.Maintenance", "etcdserverpb.Watch",
-                                            "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
-                                            "grpc.reflection.v1alpha.ServerReflection", "v3electionpb.Election",
-                                            "v3lockpb.Lock"}));
+    EXPECT_EQ(names, (std::set<std::string>{
+                         "conclave.v1.Cluster", "etcdserverpb.Auth", "etcdserverpb.Cluster", "etcdserverpb.KV",
+                         "etcdserverpb.Lease", "etcdserverpb.Maintenance", "etcdserverpb.Watch",
+                         "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+                         "grpc.reflection.v1alpha.ServerReflection", "v3electionpb.Election", "v3lockpb.Lock"}));
     // Every service is told with all that it needs: a pool can be built of the answer.
     for (const std::string& name : names) {
       request.set_file_containing_symbol(name);

@@ -23,6 +23,9 @@ void Waiter::on_ready(node::Ticket) {
 void Waiter::on_kept_alive(node::Ticket, int64_t) {
   UNREACHABLE();
 }
+void Waiter::on_change_done(node::Ticket) {
+  UNREACHABLE();
+}
 
 Context::Context(ServiceOptions options, node::Replica& replica, env::Clock& clock)
     : options_(std::move(options)),

@@ -2,8 +2,8 @@
 // is called at a time, and the head of every response. Owns no call; each takes itself out of here before it ends.
 //
 // All on the loop's thread, within one turn: calls come from net, answers from within the replica's flush(), then
-// turn_end(). Of the replica only write(), read(), keep_alive() and what is const are used, and transfer() from
-// turn_end().
+// turn_end(). Of the replica only write(), read(), keep_alive(), administer() and what is const are used, and
+// transfer() from turn_end().
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,9 @@ class Waiter {
   // The keyspace includes everything acknowledged before the read was asked for.
   virtual void on_ready(node::Ticket ticket);
   virtual void on_kept_alive(node::Ticket ticket, int64_t ttl_ms);
-  // Not done; or, of a write that timed out (kTimeout), not known.
+  // The change of membership is made.
+  virtual void on_change_done(node::Ticket ticket);
+  // Not done; or, of a write or a change that timed out (kTimeout), not known.
   virtual void on_refused(node::Ticket ticket, keyspace::ErrorId error) = 0;
 };
 
@@ -121,6 +123,11 @@ class Context {
   [[nodiscard]] keyspace::Keyspace& keyspace() { return replica_.keyspace(); }
   [[nodiscard]] const raft::Status& role() const { return role_; }
   [[nodiscard]] bool has_leader() const { return role_.leader.is_set(); }
+  // A member that does not vote, and answers little (etcd's rule).
+  [[nodiscard]] bool is_learner() const {
+    const Member* own = replica_.raft().membership().find(options_.self);
+    return own != nullptr && (own->role == MemberRole::kLearner || own->role == MemberRole::kPromotable);
+  }
   [[nodiscard]] bool is_leader() const { return role_.leader == options_.self && has_leader(); }
   [[nodiscard]] Metrics& metrics() { return metrics_; }
   [[nodiscard]] StreamPump& streams() { return streams_; }
@@ -137,6 +144,7 @@ class Context {
   void read(node::Ticket ticket) { replica_.read(now(), ticket); }
   void keep_alive(node::Ticket ticket, LeaseId lease) { replica_.keep_alive(now(), ticket, lease); }
   void lease_time(node::Ticket ticket, LeaseId lease) { replica_.lease_time(now(), ticket, lease); }
+  void administer(node::Ticket ticket, const node::MemberChange& change) { replica_.administer(now(), ticket, change); }
   [[nodiscard]] size_t tickets_out() const { return slots_.size() - free_slots_.size(); }
 
   // ---- Responses: field 1, the header, then `body` ----

@@ -1,8 +1,10 @@
 // Each error of etcd's table that can occur here: what brings it about, and its code and exact text. What is missing
-// needs what there is not yet: users and roles, changes of membership, a quota, a client API version to refuse.
+// needs what there is not yet: users and roles, a quota, a client API version to refuse; or more servers
+// (cluster_test.cc).
 #include <google/protobuf/text_format.h>
 
 #include "api/testing/cluster.h"
+#include "conclave/v1/cluster.pb.h"
 #include "etcd/election.pb.h"
 #include "etcd/lock.pb.h"
 
@@ -85,6 +87,16 @@ TEST_F(ErrorsTest, EachOfTheTable) {
       {"Auth/UserAdd", "", "3 etcdserver: user name is empty"},
       {"Auth/RoleAdd", "", "3 etcdserver: role name is empty"},
       {"Auth/RoleGrantPermission", "name: 'r'", "3 etcdserver: permission not given"},
+      {"Cluster/MemberAdd", "", "3 etcdserver: given member URLs are invalid"},
+      {"Cluster/MemberAdd", "peerURLs: 'n4:2380'", "3 etcdserver: given member URLs are invalid"},
+      {"Cluster/MemberAdd", "peerURLs: 'http://n4'", "3 etcdserver: given member URLs are invalid"},
+      {"Cluster/MemberAdd", "peerURLs: 'http://:2380'", "3 etcdserver: given member URLs are invalid"},
+      {"Cluster/MemberAdd", "peerURLs: 'http://n4:2380/'", "3 etcdserver: given member URLs are invalid"},
+      {"Cluster/MemberAdd", "peerURLs: 'http://n4:70000'", "3 etcdserver: given member URLs are invalid"},
+      {"Cluster/MemberAdd", repeat("peerURLs: 'http://n4:2380' ", 17), "3 etcdserver: given member URLs are invalid"},
+      {"Cluster/MemberUpdate", "ID: 1", "3 etcdserver: given member URLs are invalid"},
+      {"/conclave.v1.Cluster/AddMember", "name: 'n4' address: 'n4'", "3 etcdserver: given member URLs are invalid"},
+      {"/conclave.v1.Cluster/AddMember", "name: 'n 4' address: 'n4:2380'", "3 not a name that a server can have"},
       {"Maintenance/Downgrade", "version: ''", "3 etcdserver: wrong downgrade target version format"},
       {"Maintenance/Downgrade", "version: '3.'", "3 etcdserver: wrong downgrade target version format"},
       {"Maintenance/Downgrade", "version: '3.5.0.1'", "3 etcdserver: wrong downgrade target version format"},
@@ -108,7 +120,21 @@ TEST_F(ErrorsTest, EachOfTheTable) {
       {"KV/Put", "key: 'a' lease: 99", "5 etcdserver: requested lease not found"},
       {"Lease/LeaseRevoke", "ID: 99", "5 etcdserver: requested lease not found"},
       {"/v3electionpb.Election/Campaign", "name: 'e' lease: 99", "5 etcdserver: requested lease not found"},
+      {"Cluster/MemberRemove", "ID: 99", "5 etcdserver: member not found"},
+      {"Cluster/MemberRemove", "", "5 etcdserver: member not found"},
+      {"Cluster/MemberPromote", "ID: 99", "5 etcdserver: member not found"},
+      {"Cluster/MemberUpdate", "ID: 99 peerURLs: 'http://n9:1'", "5 etcdserver: member not found"},
+      {"/conclave.v1.Cluster/ReplaceMember", "old_id: 99 name: 'n4' address: 'n4:2380'",
+       "5 etcdserver: member not found"},
+      {"/conclave.v1.Cluster/ReplaceMember", "name: 'n4' address: 'n4:2380'", "5 etcdserver: member not found"},
       // FailedPrecondition.
+      {"Cluster/MemberAdd", "peerURLs: 'http://n4:2380' peerURLs: 'http://n1:2380'",
+       "9 etcdserver: Peer URLs already exists"},
+      {"/conclave.v1.Cluster/AddMember", "name: 'n1' address: 'n4:2380'", "9 etcdserver: member ID already exist"},
+      {"Cluster/MemberPromote", "ID: 1", "9 etcdserver: can only promote a learner member"},
+      {"Cluster/MemberRemove", "ID: 1", "9 etcdserver: re-configuration failed due to not enough started members"},
+      {"/conclave.v1.Cluster/ReplaceMember", "old_id: 1 name: 'n4' address: 'n4:2380'",
+       "9 etcdserver: re-configuration failed due to not enough started members"},
       {"Lease/LeaseGrant", "TTL: 10 ID: 7", "9 etcdserver: lease already exists"},
       {"Maintenance/MoveLeader", "targetID: 99", "9 etcdserver: bad leader transferee"},
       {"Maintenance/Downgrade", "action: CANCEL", "9 etcdserver: no inflight downgrade job"},
@@ -141,6 +167,29 @@ TEST_F(ErrorsTest, EachOfTheTable) {
     EXPECT_EQ(outcome(row.method, row.request), row.outcome) << row.method << " " << row.request.substr(0, 200);
   }
   EXPECT_EQ(cluster_.keyspace().revision(), before) << "what was refused did nothing";
+  EXPECT_EQ(cluster_.keyspace().tables().records().size(), 1U)
+      << "nor is there a record of who did not become a member";
+}
+
+TEST_F(ErrorsTest, OfALearner) {
+  Cluster two(Cluster::Options{.servers = 2, .has_learner = true});
+  two.elect();
+  two.put("a", "1");
+  two.advance(500ms);
+  auto outcome_at = [&](const std::string& path, const std::string& request) {
+    auto call = two.open(path, 2);
+    call->say(encode(path, request));
+    call->half_close();
+    two.advance(3s);
+    return call->outcome();
+  };
+  const std::string unsupported = "9 etcdserver: rpc not supported for learner";
+  EXPECT_EQ(outcome_at("/etcdserverpb.KV/Range", "key: 'a' serializable: true"), "OK");
+  EXPECT_EQ(outcome_at("/etcdserverpb.KV/Range", "key: 'a'"), unsupported);
+  EXPECT_EQ(outcome_at("/etcdserverpb.KV/Put", "key: 'a'"), unsupported);
+  EXPECT_EQ(outcome_at("/etcdserverpb.Watch/Watch", "create_request { key: 'a' }"), unsupported);
+  EXPECT_EQ(outcome_at("/etcdserverpb.Cluster/MemberList", ""), unsupported);
+  EXPECT_EQ(outcome_at("/etcdserverpb.Maintenance/Status", ""), "OK");
 }
 
 TEST_F(ErrorsTest, WithoutALeader) {

@@ -103,6 +103,8 @@ class RangeCall final : public UnaryCall, public RangeWork::Owner {
       fail(error);
     } else if (request_.serializable) {
       work_.start(request_);
+    } else if (context().is_learner()) {
+      fail(ErrorId::kLearnerUnsupported);
     } else {
       read();
     }

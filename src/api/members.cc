@@ -1,5 +1,6 @@
 #include "api/members.h"
 
+#include <charconv>
 #include <utility>
 
 #include <fmt/format.h>
@@ -28,7 +29,31 @@ MemberAttributes own_attributes(const ServiceOptions& options) {
 }  // namespace
 
 std::string member_record_key(NodeId id) {
-  return fmt::format("member/{:016x}", id.value());
+  return fmt::format("{}{:016x}", kMemberRecords, id.value());
+}
+
+std::optional<etcdserverpb::Member> member_record(const keyspace::Keyspace& keyspace, NodeId id) {
+  const keyspace::Record* record = keyspace.record(member_record_key(id));
+  etcdserverpb::Member member;
+  if (record == nullptr || !member.ParseFromString(record->value)) return std::nullopt;
+  return member;
+}
+
+std::optional<std::string> address_of_url(std::string_view url) {
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (!url.starts_with(scheme)) continue;
+    const std::string_view address = url.substr(scheme.size());
+    const size_t colon = address.rfind(':');
+    if (colon == std::string_view::npos || colon == 0) return std::nullopt;
+    if (address.find_first_of("/?#@, =") != std::string_view::npos) return std::nullopt;
+    const std::string_view digits = address.substr(colon + 1);
+    uint16_t port = 0;
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+    if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size() || port == 0) return std::nullopt;
+    // A port has many spellings, and a member's id is made of one.
+    return fmt::format("{}:{}", address.substr(0, colon), port);
+  }
+  return std::nullopt;
 }
 
 std::vector<etcdserverpb::Member> list_members(Context& context) {
@@ -36,9 +61,9 @@ std::vector<etcdserverpb::Member> list_members(Context& context) {
   for (const Member& entry : context.replica().raft().membership().members()) {
     if (entry.role == MemberRole::kNone) continue;
     etcdserverpb::Member member;
-    const keyspace::Record* record = context.keyspace().record(member_record_key(entry.id));
-    if (record == nullptr || !member.ParseFromString(record->value)) {
-      member.Clear();
+    if (auto record = member_record(context.keyspace(), entry.id)) {
+      member = std::move(*record);
+    } else {
       if (entry.id == context.options().self) member = to_member(own_attributes(context.options()));
       for (const MemberAttributes& peer : context.options().peers) {
         if (peer.id == entry.id) member = to_member(peer);

@@ -3,7 +3,9 @@
 // role, says the configuration of the group alone.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "api/context.h"
@@ -11,7 +13,13 @@
 
 namespace conclave::api {
 
+inline constexpr std::string_view kMemberRecords = "member/";
 [[nodiscard]] std::string member_record_key(NodeId id);
+// As it stands in the state; nothing if there is none, or none that can be read.
+[[nodiscard]] std::optional<etcdserverpb::Member> member_record(const keyspace::Keyspace& keyspace, NodeId id);
+
+// "HOST:PORT" of "http://HOST:PORT" or "https://HOST:PORT"; nothing of what is no such URL.
+[[nodiscard]] std::optional<std::string> address_of_url(std::string_view url);
 
 // By the configuration as this server knows it, in order of id.
 [[nodiscard]] std::vector<etcdserverpb::Member> list_members(Context& context);

@@ -25,6 +25,8 @@ namespace conclave::api {
   X(kMemberUpdate, "/etcdserverpb.Cluster/MemberUpdate")                                \
   X(kMemberList, "/etcdserverpb.Cluster/MemberList")                                    \
   X(kMemberPromote, "/etcdserverpb.Cluster/MemberPromote")                              \
+  X(kAddMember, "/conclave.v1.Cluster/AddMember")                                       \
+  X(kReplaceMember, "/conclave.v1.Cluster/ReplaceMember")                               \
   X(kAlarm, "/etcdserverpb.Maintenance/Alarm")                                          \
   X(kStatus, "/etcdserverpb.Maintenance/Status")                                        \
   X(kDefragment, "/etcdserverpb.Maintenance/Defragment")                                \

@@ -17,6 +17,35 @@
 #include "base/assert.h"
 
 namespace conclave::api {
+namespace {
+
+// Of Range only what is serializable: its call sees to that. What is not etcd's is about the server, not the cluster.
+bool is_served_by_learners(Method method) {
+  switch (method) {
+    case Method::kRange:
+    case Method::kStatus:
+    case Method::kSnapshot:
+    case Method::kHealthCheck:
+    case Method::kHealthWatch:
+    case Method::kReflection:
+    case Method::kReflectionAlpha:
+      return true;
+    default:
+      return false;
+  }
+}
+
+class LearnerRefusal final : public Call {
+ public:
+  using Call::Call;
+  void on_message(ByteView) override { on_half_close(); }
+  void on_half_close() override {
+    if (is_open()) fail(keyspace::ErrorId::kLearnerUnsupported);
+  }
+  void on_refused(node::Ticket, keyspace::ErrorId) override {}
+};
+
+}  // namespace
 
 Service::Service(ServiceOptions options, node::Replica& replica, env::Clock& clock)
     : context_(std::move(options), replica, clock), claims_(context_), publisher_(context_), http_(context_) {}
@@ -24,6 +53,9 @@ Service::Service(ServiceOptions options, node::Replica& replica, env::Clock& clo
 std::unique_ptr<net::CallHandler> Service::open(net::ServerCall& call) {
   const std::optional<Method> method = method_of(call.path());
   if (!method) return nullptr;
+  if (context_.is_learner() && !is_served_by_learners(*method)) {
+    return std::make_unique<LearnerRefusal>(context_, call, *method);
+  }
   switch (*method) {
     case Method::kRange:
     case Method::kPut:
@@ -44,6 +76,8 @@ std::unique_ptr<net::CallHandler> Service::open(net::ServerCall& call) {
     case Method::kMemberUpdate:
     case Method::kMemberList:
     case Method::kMemberPromote:
+    case Method::kAddMember:
+    case Method::kReplaceMember:
       return make_cluster_call(context_, call, *method);
     case Method::kAlarm:
     case Method::kStatus:
@@ -131,15 +165,31 @@ void Service::on_keep_alive_refused(node::Ticket ticket, node::RequestRefusal re
   refuse(ticket, error_of(refusal));
 }
 
+void Service::on_change_done(node::Ticket ticket) {
+  if (Waiter* waiter = context_.redeem(ticket)) waiter->on_change_done(ticket);
+}
+
+void Service::on_change_refused(node::Ticket ticket, node::ChangeRefusal refusal) {
+  refuse(ticket, error_of(refusal));
+}
+
+void Service::on_change_unknown(node::Ticket ticket) {
+  refuse(ticket, keyspace::ErrorId::kTimeout);
+}
+
 void Service::refuse(node::Ticket ticket, keyspace::ErrorId error) {
   if (Waiter* waiter = context_.redeem(ticket)) waiter->on_refused(ticket, error);
 }
 
-void Service::on_applied(const keyspace::Effects&) {
+void Service::on_applied(const keyspace::Effects& effects) {
+  for (const keyspace::RecordChange& record : effects.records) {
+    if (record.key.starts_with(kMemberRecords)) ++member_records_version_;
+  }
   claims_.on_applied();
 }
 
 void Service::on_state_replaced() {
+  ++member_records_version_;
   context_.on_state_replaced();
   claims_.on_state_replaced();
 }

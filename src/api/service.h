@@ -39,6 +39,9 @@ class Service final : public net::Service, public node::ReplicaClients {
   void on_read_refused(node::Ticket ticket, node::RequestRefusal refusal) override;
   void on_kept_alive(node::Ticket ticket, int64_t ttl_ms) override;
   void on_keep_alive_refused(node::Ticket ticket, node::RequestRefusal refusal) override;
+  void on_change_done(node::Ticket ticket) override;
+  void on_change_refused(node::Ticket ticket, node::ChangeRefusal refusal) override;
+  void on_change_unknown(node::Ticket ticket) override;
   void on_applied(const keyspace::Effects& effects) override;
   void on_state_replaced() override;
   void on_role_changed(const raft::Status& status) override;
@@ -47,6 +50,8 @@ class Service final : public net::Service, public node::ReplicaClients {
   void turn_end(Instant now);
   [[nodiscard]] Instant next_deadline() const { return context_.next_deadline(); }
   [[nodiscard]] bool has_work() const { return context_.has_work(); }
+  // Changes whenever what a server says of itself does (members.h).
+  [[nodiscard]] uint64_t member_records_version() const { return member_records_version_; }
 
  private:
   void refuse(node::Ticket ticket, keyspace::ErrorId error);
@@ -55,6 +60,7 @@ class Service final : public net::Service, public node::ReplicaClients {
   Claims claims_;
   Publisher publisher_;
   Http http_;
+  uint64_t member_records_version_ = 1;
 };
 
 }  // namespace conclave::api

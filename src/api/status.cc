@@ -29,4 +29,33 @@ keyspace::ErrorId error_of(node::RequestRefusal refusal) {
   UNREACHABLE();
 }
 
+keyspace::ErrorId error_of(node::ChangeRefusal refusal) {
+  switch (refusal) {
+    case node::ChangeRefusal::kNone:
+      break;
+    case node::ChangeRefusal::kNoLeader:
+      return keyspace::ErrorId::kNoLeader;
+    case node::ChangeRefusal::kOverloaded:
+      return keyspace::ErrorId::kTooManyRequests;
+    case node::ChangeRefusal::kAlreadyMember:
+      return keyspace::ErrorId::kMemberExists;
+    case node::ChangeRefusal::kNotMember:
+      return keyspace::ErrorId::kMemberNotFound;
+    case node::ChangeRefusal::kNotLearner:
+      return keyspace::ErrorId::kNotLearner;
+    case node::ChangeRefusal::kNotCaughtUp:
+      return keyspace::ErrorId::kLearnerNotReady;
+    case node::ChangeRefusal::kLastVoter:
+      return keyspace::ErrorId::kNotEnoughStarted;
+    case node::ChangeRefusal::kTooFewActive:
+    case node::ChangeRefusal::kChangePending:  // clients ask again later
+      return keyspace::ErrorId::kUnhealthy;
+    case node::ChangeRefusal::kTooManyMembers:
+      return keyspace::ErrorId::kTooManyMembers;
+    case node::ChangeRefusal::kTooManyLearners:
+      return keyspace::ErrorId::kTooManyLearners;
+  }
+  UNREACHABLE();
+}
+
 }  // namespace conclave::api

@@ -13,6 +13,7 @@ namespace conclave::api {
 [[nodiscard]] net::GrpcStatus status_of(keyspace::ErrorId error);
 [[nodiscard]] net::GrpcStatus status_of(keyspace::GrpcCode code, std::string_view text);
 [[nodiscard]] keyspace::ErrorId error_of(node::RequestRefusal refusal);
+[[nodiscard]] keyspace::ErrorId error_of(node::ChangeRefusal refusal);
 
 // Of etcd's lock and election services, which send them as UNKNOWN; clients match the texts.
 inline constexpr std::string_view kSessionIsExpired = "mutex: session is expired";

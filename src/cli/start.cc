@@ -87,6 +87,10 @@ void add_start(CLI::App& app, int& exit_code) {
       ->add_option("--join", options->server.join,
                    "every server of the cluster: NAME=HOST:PORT,...; the same line on each")
       ->envname("CONCLAVE_JOIN");
+  start
+      ->add_option("--cluster", options->server.cluster,
+                   "an empty directory joins this running cluster, to which the server was added (conclave member add)")
+      ->envname("CONCLAVE_CLUSTER");
   start->add_option("--data", options->server.data, "directory")->envname("CONCLAVE_DATA");
   start->add_option("--client-listen", options->client_listen, "HOST:PORT; port 0 takes a free one")
       ->envname("CONCLAVE_CLIENT_LISTEN");

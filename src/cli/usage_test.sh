@@ -28,6 +28,16 @@ expect 64 kv get k --endpoints https://127.0.0.1:1 --cert /nowhere
 expect 69 kv get k --endpoints https://127.0.0.1:1
 expect 64 kv get k --timeout 5
 expect 64 kv put k v --lease xyz
+expect 64 member
+expect 64 member add
+expect 64 member add n4
+expect 64 member add n4=127.0.0.1:1,n5=127.0.0.1:2
+expect 64 member rm
+expect 64 member replace n1
+expect 69 member ls --endpoints 127.0.0.1:1
+expect 64 leader
+expect 64 start --cluster xyz --join default=127.0.0.1:1
+expect 64 start --cluster 12
 expect 64 cert
 expect 64 cert init --days 0
 expect 64 cert issue

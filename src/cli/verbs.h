@@ -36,6 +36,10 @@ void add_status(CLI::App& app, int& exit_code);
 void add_start(CLI::App& app, int& exit_code);
 // `conclave init`: begins a new cluster of running, empty servers.
 void add_init(CLI::App& app, int& exit_code);
+// `conclave member ls|add|rm|promote|replace`: who is in the cluster.
+void add_member(CLI::App& app, int& exit_code);
+// `conclave leader transfer`: who leads it.
+void add_leader(CLI::App& app, int& exit_code);
 // `conclave cert init|issue`: a CA and certificates, as files.
 void add_cert(CLI::App& app, int& exit_code);
 // `conclave bench kv|lock|watch|failover`: loads that measure a cluster.

@@ -110,6 +110,7 @@ enum class GrpcCode : uint8_t {
   X(kRepeated, kAlreadyExists, "ALREADY_APPLIED")                                                                    \
   X(kPastTerm, kAborted, "PAST_TERM")                                                                                \
   X(kGuardFailed, kFailedPrecondition, "GUARD_FAILED")                                                               \
+  X(kTooManyMembers, kFailedPrecondition, "TOO_MANY_MEMBERS")                                                        \
   /* Of a command that took effect. */                                                                               \
   X(kAnswerTooLarge, kOutOfRange, "APPLIED_BUT_ANSWER_TOO_LARGE")
 

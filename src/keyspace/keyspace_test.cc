@@ -107,6 +107,21 @@ TEST(Keyspace, ALeaseWithManyKeysEndsInOneRevision) {
   EXPECT_EQ(driver.revoke(7).error, ErrorId::kLeaseNotFound);
 }
 
+// A lease that kept a key would point at its memory after it was freed.
+TEST(Keyspace, ALeaseLosesTheKeyThatIsPutWithoutIt) {
+  Driver driver;
+  driver.grant(7, 60'000);
+  driver.grant(8, 60'000);
+  for (const char* key : {"a", "b", "c", "d"}) driver.put(key, "1", 7);
+  driver.put("a", "2");
+  driver.put("b", "2", 8);
+  driver.remove("c");
+  driver.put("d", "2", 7);
+  EXPECT_EQ(driver.keyspace.tables().lease(LeaseId(7))->keys.size(), 1u);
+  EXPECT_EQ(driver.keyspace.tables().lease(LeaseId(8))->keys.size(), 1u);
+  EXPECT_EQ(driver.keyspace.lease_keys(LeaseId(7), {}, SIZE_MAX), std::vector<std::string>{"d"});
+}
+
 TEST(Keyspace, ARevokeOfAnotherTermDoesNothing) {
   Driver driver;
   driver.grant(7, 60'000);

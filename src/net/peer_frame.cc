@@ -33,6 +33,8 @@ std::string_view to_string(PeerVerdict verdict) {
       return "unknown version";
     case PeerVerdict::kUntrusted:
       return "untrusted certificate";
+    case PeerVerdict::kStranger:
+      return "not a member";
   }
   return "?";
 }
@@ -71,7 +73,7 @@ Result<PeerHello> decode_peer_hello(ByteView bytes) {
   hello.boot = Boot(reader.fixed<uint64_t>());
   hello.receiver = NodeId(reader.fixed<uint64_t>());
   if (reader.fixed<uint32_t>() != checksum) return fail(ErrorCode::kMalformed, "hello with a wrong checksum");
-  if (kind < 1 || kind > 2 || zero != 0 || verdict > static_cast<uint8_t>(PeerVerdict::kUntrusted) ||
+  if (kind < 1 || kind > 2 || zero != 0 || verdict > static_cast<uint8_t>(PeerVerdict::kStranger) ||
       (kind == 1 && verdict != 0)) {
     return fail(ErrorCode::kMalformed, "hello of kind {}, verdict {}", kind, verdict);
   }

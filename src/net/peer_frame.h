@@ -23,6 +23,7 @@ enum class PeerVerdict : uint8_t {
   kFull = 4,           // too many links
   kVersion = 5,        // not a version the receiver speaks
   kUntrusted = 6,      // with TLS: no certificate of the peers' CA, or one that does not name the member
+  kStranger = 7,       // without TLS: not a member that the receiver knows
 };
 [[nodiscard]] std::string_view to_string(PeerVerdict verdict);
 

@@ -66,7 +66,7 @@ class TcpPeerLinks final : public PeerLinks {
       : loop_(loop), receiver_(receiver), options_(std::move(options)) {}
   TcpPeerLinks(const TcpPeerLinks&) = delete;
   TcpPeerLinks& operator=(const TcpPeerLinks&) = delete;
-  ~TcpPeerLinks() override = default;
+  ~TcpPeerLinks() override { loop_.cancel(farewell_); }
 
   Status open() {
     ASSIGN_OR_RETURN(listener_,
@@ -78,7 +78,9 @@ class TcpPeerLinks final : public PeerLinks {
   }
 
   void send(NodeId to, env::Lane lane, std::string frame) override {
-    if (PeerSender* sender = find(to)) sender->send(lane, std::move(frame));
+    PeerSender* sender = find(to);
+    if (sender == nullptr) sender = find_leaving(to);
+    if (sender != nullptr) sender->send(lane, std::move(frame));
   }
   [[nodiscard]] uint16_t port() const override { return port_; }
   void set_peers(std::vector<PeerAddress> peers) override;
@@ -108,7 +110,20 @@ class TcpPeerLinks final : public PeerLinks {
     }
     return nullptr;
   }
+  PeerSender* find_leaving(NodeId id) {
+    for (const Leaving& leaving : leaving_) {
+      if (leaving.sender->address().id == id) return leaving.sender.get();
+    }
+    return nullptr;
+  }
   void accept(std::unique_ptr<TcpSocket> socket);
+  void retire(std::unique_ptr<PeerSender> sender);
+  void end_leaving();
+
+  struct Leaving {
+    std::unique_ptr<PeerSender> sender;
+    Instant until;
+  };
 
   Loop& loop_;
   env::NetworkReceiver& receiver_;
@@ -116,6 +131,8 @@ class TcpPeerLinks final : public PeerLinks {
   std::unique_ptr<TcpListener> listener_;
   uint16_t port_ = 0;
   std::vector<std::unique_ptr<PeerSender>> senders_;  // few: searched in order
+  std::vector<Leaving> leaving_;                      // named no more, until their time is over
+  TimerId farewell_ = 0;
   std::vector<std::unique_ptr<PeerSender>> stopped_;  // until the next flush(): its functions may be running
   std::vector<std::unique_ptr<PeerReader>> readers_;
   Counts corruptions_;
@@ -227,6 +244,9 @@ PeerVerdict TcpPeerLinks::judge(const PeerHello& hello, PeerReader& reader) {
       if (known != nullptr) count(impostors_, hello.member);
       return PeerVerdict::kUntrusted;
     }
+  } else if (options_.is_known && !options_.is_known(hello.member)) {
+    REACHED(net_peer_stranger);
+    return PeerVerdict::kStranger;
   }
   for (const auto& other : readers_) {
     if (other.get() == &reader || other->is_closed() || other->from() != hello.member) continue;
@@ -251,6 +271,9 @@ void TcpPeerLinks::accept(std::unique_ptr<TcpSocket> socket) {
 
 void TcpPeerLinks::set_peers(std::vector<PeerAddress> peers) {
   std::vector<std::unique_ptr<PeerSender>> before = std::exchange(senders_, {});
+  // Who comes back in its time finds its link.
+  for (Leaving& leaving : leaving_) before.push_back(std::move(leaving.sender));
+  leaving_.clear();
   for (PeerAddress& peer : peers) {
     if (peer.id == options_.self || !peer.id.is_set() || find(peer.id) != nullptr) continue;
     const auto same = std::find_if(before.begin(), before.end(), [&](const auto& sender) {
@@ -267,10 +290,33 @@ void TcpPeerLinks::set_peers(std::vector<PeerAddress> peers) {
     senders_.back()->start();
   }
   for (auto& sender : before) {
-    if (!sender) continue;
+    if (sender) retire(std::move(sender));
+  }
+}
+
+void TcpPeerLinks::retire(std::unique_ptr<PeerSender> sender) {
+  if (find(sender->address().id) != nullptr) {
+    // Its address is another one now: nothing is lost that would not be said again.
     sender->stop();
     stopped_.push_back(std::move(sender));
+    return;
   }
+  leaving_.push_back({.sender = std::move(sender), .until = loop_.now() + kPeerFarewell});
+  if (farewell_ == 0) farewell_ = loop_.call_at(leaving_.back().until, [this] { end_leaving(); });
+}
+
+void TcpPeerLinks::end_leaving() {
+  farewell_ = 0;
+  for (Leaving& leaving : leaving_) {
+    if (leaving.until > loop_.now()) continue;
+    for (const auto& reader : readers_) {
+      if (reader->from() == leaving.sender->address().id) reader->close();
+    }
+    leaving.sender->stop();
+    stopped_.push_back(std::move(leaving.sender));
+  }
+  std::erase_if(leaving_, [](const Leaving& leaving) { return leaving.sender == nullptr; });
+  if (!leaving_.empty()) farewell_ = loop_.call_at(leaving_.front().until, [this] { end_leaving(); });
 }
 
 void TcpPeerLinks::flush() {
@@ -279,6 +325,7 @@ void TcpPeerLinks::flush() {
   for (const auto& reader : readers_) reader->read_next();
   bool more = false;
   for (const auto& sender : senders_) more = sender->flush() || more;
+  for (const Leaving& leaving : leaving_) more = leaving.sender->flush() || more;
   if (more) loop_.post([] {});
 }
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,7 +37,13 @@ struct PeerLinksOptions {
   uint16_t port = 0;                      // 0: a free one
   std::vector<PeerAddress> peers;         // without this server
   std::shared_ptr<const TlsContext> tls;  // of TlsRole::kPeer; null: plain
+  // Without TLS: whether to take a link of this server. Null: of any server of the cluster. With TLS only whom
+  // set_peers() names can show who it is.
+  std::function<bool(NodeId)> is_known;
 };
+
+// The last words take a round trip or two; a peer that cannot be reached costs no more than its link for so long.
+inline constexpr Duration kPeerFarewell = std::chrono::seconds(1);
 
 struct PeerLinkState {
   NodeId id;
@@ -60,7 +67,8 @@ class PeerLinks : public env::Network {
   [[nodiscard]] static Result<std::unique_ptr<PeerLinks>> listen(Loop& loop, env::NetworkReceiver& receiver,
                                                                  const PeerLinksOptions& options);
   [[nodiscard]] virtual uint16_t port() const = 0;
-  // For ports that were not known at listen().
+  // Whom to link to from now on. Links whose address stays are not touched. One that is named no more is kept for
+  // kPeerFarewell, for what was or is yet to be sent to it: its removal, and answers.
   virtual void set_peers(std::vector<PeerAddress> peers) = 0;
   // For links to come; those that stand are not touched. Only where there was one.
   virtual void set_tls(std::shared_ptr<const TlsContext> tls) = 0;

@@ -357,11 +357,42 @@ TEST_F(PeerLinksTest, SetPeersKeepsWhatIsTheSameAndStopsTheRest) {
   introduce(1, {2});
   EXPECT_TRUE(stands(1, 2));
   EXPECT_EQ(machines[1].links->states().size(), 1U);
+  machines[1].links->send(NodeId(3), Lane::kConsensus, "you are out");
   EXPECT_TRUE(run_until([&] { return machines[3].heard.breaks[NodeId(1)] == 1; }));
+  ASSERT_EQ(machines[3].heard.frames.size(), 1U) << "what is said to it as it goes";
   machines[1].links->send(NodeId(3), Lane::kConsensus, "nobody");
   machines[1].links->send(NodeId(2), Lane::kConsensus, "kept");
   EXPECT_TRUE(run_until([&] { return machines[2].heard.frames.size() == 1; }));
   EXPECT_EQ(machines[1].heard.ups[NodeId(2)], 1);
+}
+
+TEST_F(PeerLinksTest, WhoComesBackBeforeItIsGoneKeepsItsLink) {
+  start(1);
+  start(2);
+  introduce(1, {2});
+  EXPECT_TRUE(run_until([&] { return stands(1, 2); }));
+  introduce(1, {});
+  introduce(1, {2});
+  run_for(kPeerFarewell + milliseconds(100));
+  EXPECT_TRUE(stands(1, 2));
+  EXPECT_EQ(machines[1].heard.ups[NodeId(2)], 1);
+  EXPECT_TRUE(machines[2].heard.breaks.empty());
+}
+
+TEST_F(PeerLinksTest, AStrangerIsRefusedUntilItIsKnown) {
+  bool known = false;
+  Machine& one = machines[1];
+  one.links = std::move(*PeerLinks::listen(
+      loop, one.heard, {.cluster = kCluster, .self = NodeId(1), .boot = Boot(1), .is_known = [&](NodeId id) {
+                          return known && id == NodeId(2);
+                        }}));
+  start(2);
+  introduce(2, {1});
+  EXPECT_TRUE(run_until([&] { return state(2, 1).refusals >= 2; })) << "tried again soon";
+  EXPECT_EQ(state(2, 1).refusal, PeerVerdict::kStranger);
+  EXPECT_FALSE(stands(2, 1));
+  known = true;
+  EXPECT_TRUE(run_until([&] { return stands(2, 1); }));
 }
 
 TEST_F(PeerLinksTest, APeerMayBeRemovedWhileItIsHeard) {

@@ -128,7 +128,9 @@ void PeerSender::refuse(PeerVerdict verdict) {
   REACHED(net_peer_refused);
   ++counts_.refusals;
   counts_.refusal = verdict;
-  const bool for_long = verdict != PeerVerdict::kFull && verdict != PeerVerdict::kOldBoot;
+  // Who is not known yet may be in a moment: a peer that is behind learns of a new member late.
+  const bool for_long =
+      verdict != PeerVerdict::kFull && verdict != PeerVerdict::kOldBoot && verdict != PeerVerdict::kStranger;
   give_up(for_long ? kRefusedWait : next_wait());
 }
 

@@ -48,6 +48,21 @@ struct FrameEncoder {
     writer.varint(frame.index.value());
     writer.fixed<uint64_t>(frame.digest);
   }
+  void operator()(const ChangeRequest& frame) const {
+    head(FrameKind::kChange, frame.group);
+    writer.varint(frame.term.value());
+    writer.varint(frame.boot.value());
+    writer.varint(frame.id);
+    writer.fixed<uint8_t>(static_cast<uint8_t>(frame.change.kind));
+    writer.fixed<uint64_t>(frame.change.id.value());
+    writer.fixed<uint64_t>(frame.change.replaced.value());
+  }
+  void operator()(const ChangeReply& frame) const {
+    head(FrameKind::kChangeReply, frame.group);
+    writer.varint(frame.boot.value());
+    writer.varint(frame.id);
+    writer.fixed<uint8_t>(static_cast<uint8_t>(frame.refusal));
+  }
 };
 
 bool read_flag(ByteReader& reader) {
@@ -66,7 +81,43 @@ uint64_t read_count(ByteReader& reader, uint64_t max, uint64_t each) {
   return count;
 }
 
+bool is_sound(const MemberChange& change) {
+  const bool replaces = change.kind == MemberChangeKind::kReplace;
+  return change.kind >= MemberChangeKind::kAddLearner && change.kind <= MemberChangeKind::kReplace &&
+         change.id.is_set() && change.replaced.is_set() == replaces && change.replaced != change.id;
+}
+
 }  // namespace
+
+std::string_view to_string(ChangeRefusal refusal) {
+  switch (refusal) {
+    case ChangeRefusal::kNone:
+      return "none";
+    case ChangeRefusal::kNoLeader:
+      return "no leader";
+    case ChangeRefusal::kOverloaded:
+      return "overloaded";
+    case ChangeRefusal::kAlreadyMember:
+      return "already a member";
+    case ChangeRefusal::kNotMember:
+      return "not a member";
+    case ChangeRefusal::kNotLearner:
+      return "not a learner";
+    case ChangeRefusal::kNotCaughtUp:
+      return "not caught up";
+    case ChangeRefusal::kLastVoter:
+      return "the last voter";
+    case ChangeRefusal::kTooFewActive:
+      return "too few active voters would be left";
+    case ChangeRefusal::kTooManyMembers:
+      return "too many members";
+    case ChangeRefusal::kTooManyLearners:
+      return "too many learners";
+    case ChangeRefusal::kChangePending:
+      return "another change is under way";
+  }
+  return "unknown";
+}
 
 std::string encode(const Frame& frame) {
   std::string out;
@@ -136,6 +187,28 @@ Result<Frame> decode_frame(ByteView bytes) {
       state.index = LogIndex(reader.varint());
       state.digest = reader.fixed<uint64_t>();
       frame = state;
+      break;
+    }
+    case FrameKind::kChange: {
+      ChangeRequest request{.group = group};
+      request.term = Term(reader.varint());
+      request.boot = Boot(reader.varint());
+      request.id = reader.varint();
+      request.change.kind = static_cast<MemberChangeKind>(reader.fixed<uint8_t>());
+      request.change.id = NodeId(reader.fixed<uint64_t>());
+      request.change.replaced = NodeId(reader.fixed<uint64_t>());
+      if (request.id == 0 || !is_sound(request.change)) reader.reject();
+      frame = request;
+      break;
+    }
+    case FrameKind::kChangeReply: {
+      ChangeReply reply{.group = group};
+      reply.boot = Boot(reader.varint());
+      reply.id = reader.varint();
+      const auto refusal = reader.fixed<uint8_t>();
+      if (refusal > static_cast<uint8_t>(ChangeRefusal::kChangePending)) reader.reject();
+      reply.refusal = static_cast<ChangeRefusal>(refusal);
+      frame = reply;
       break;
     }
     default:

@@ -1,10 +1,11 @@
-// Frames between the replicas of one group beside consensus messages: proposals and keep-alives on their way to the
-// leader, and what comes back. Version 1; docs/internals/formats/peer.md. Bounded decoders; what decodes is
-// well-formed, no more.
+// Frames between the replicas of one group beside consensus messages: proposals, keep-alives and changes of membership
+// on their way to the leader, and what comes back. Version 1; docs/internals/formats/peer.md. Bounded decoders; what
+// decodes is well-formed, no more.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -22,6 +23,8 @@ enum class FrameKind : uint8_t {
   kKeepAlive = 4,
   kKeepAliveReply = 5,
   kStateDigest = 6,
+  kChange = 7,
+  kChangeReply = 8,
 };
 
 // Commands for the leader of this term, numbered by the sender from 1 in each term. A leader takes only its own term's,
@@ -71,7 +74,55 @@ struct StateDigest {
   uint64_t digest = 0;
 };
 
-using Frame = std::variant<Forward, ForwardReply, KeepAlive, KeepAliveReply, StateDigest>;
+// What an operator asks of the membership. The numbers are wire format.
+enum class MemberChangeKind : uint8_t {
+  kAddLearner = 1,     // stays a learner
+  kAddPromotable = 2,  // becomes a voter by itself once caught up
+  kRemove = 3,
+  kPromote = 4,  // a learner whose log is there
+  kReplace = 5,  // one leaves, and one that is promotable comes, in one change
+};
+struct MemberChange {
+  MemberChangeKind kind = MemberChangeKind::kAddLearner;
+  NodeId id;
+  NodeId replaced;  // of kReplace: who leaves; else not set
+  friend bool operator==(const MemberChange&, const MemberChange&) = default;
+};
+
+// Why a change was not made: known not done, now or later. The numbers are wire format.
+enum class ChangeRefusal : uint8_t {
+  kNone = 0,
+  kNoLeader = 1,    // none was known within the request's time, or who was asked leads no more
+  kOverloaded = 2,  // too many wait
+  kAlreadyMember = 3,
+  kNotMember = 4,
+  kNotLearner = 5,    // to be promoted, but a voter
+  kNotCaughtUp = 6,   // to be promoted, but its log is not there yet
+  kLastVoter = 7,     // nobody would be left to decide anything
+  kTooFewActive = 8,  // fewer voters than a quorum would be left of those that answer
+  kTooManyMembers = 9,
+  kTooManyLearners = 10,
+  kChangePending = 11,  // another one was under way for all of the request's time
+};
+[[nodiscard]] std::string_view to_string(ChangeRefusal refusal);
+
+// A change for the leader of this term. A sender has one under way at a time in a term; sent again under its id.
+struct ChangeRequest {
+  GroupId group;
+  Term term;
+  Boot boot;        // of the sender
+  uint64_t id = 0;  // fresh and ascending in the sender's boot
+  MemberChange change;
+};
+
+struct ChangeReply {
+  GroupId group;
+  Boot boot;  // of the server answered
+  uint64_t id = 0;
+  ChangeRefusal refusal = ChangeRefusal::kNone;  // none: done, and applied at the leader
+};
+
+using Frame = std::variant<Forward, ForwardReply, KeepAlive, KeepAliveReply, StateDigest, ChangeRequest, ChangeReply>;
 
 // In one frame; more go with the next.
 inline constexpr size_t kForwardCommandsMax = 1024;

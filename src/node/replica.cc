@@ -159,6 +159,7 @@ void Replica::flush(Instant now) {
   apply_committed(now);
   if (lease_walk_) walk_leases(now);
   // In the order of the lanes: leases, reads, what gives back, then all else.
+  flush_changes(now);
   expire_leases(now);
   flush_round(now);
   flush_writes(now);
@@ -172,7 +173,7 @@ void Replica::flush(Instant now) {
 }
 
 Instant Replica::next_deadline() const {
-  Instant deadline = std::min({raft_.next_deadline(), forward_retry_at_, retry_rounds_at_});
+  Instant deadline = std::min({raft_.next_deadline(), forward_retry_at_, retry_rounds_at_, next_change_deadline()});
   if (keeps_leases()) {
     deadline = std::min(deadline, expiry_armed_ ? Instant::min() : lease_clock_.next_deadline());
   }
@@ -238,7 +239,11 @@ void Replica::take_output(Instant now) {
 wal::Batch Replica::batch_of(const raft::Write& write, Instant now) {
   const GroupId group = options_.raft.group;
   wal::Batch batch;
-  for (size_t i = 0; i < write.entries.size(); ++i) batch.append(group, write.entries[i]);
+  bool has_configuration = false;
+  for (size_t i = 0; i < write.entries.size(); ++i) {
+    batch.append(group, write.entries[i]);
+    has_configuration |= write.entries[i].type == EntryType::kConfiguration;
+  }
   for (size_t i = 0; i < write.fills.size(); ++i) batch.fill(group, write.fills[i]);
   if (write.snapshot) {
     if (write.discard_log) {
@@ -249,7 +254,9 @@ wal::Batch Replica::batch_of(const raft::Write& write, Instant now) {
     }
   }
   if (write.vote) batch.vote(group, *write.vote);
-  if (write.commit > commit_written_ && (now >= commit_written_at_ + kCommitMark || write.snapshot)) {
+  // With a configuration stands what was committed before it: its members' addresses, to be applied at a start.
+  const bool mark_now = write.snapshot || has_configuration;
+  if (write.commit > commit_written_ && (now >= commit_written_at_ + kCommitMark || mark_now)) {
     std::vector<Floor> floors = raft_.floors();
     if (floors.size() > wal::kFloorsMax) floors.resize(wal::kFloorsMax);
     batch.commit(group, write.commit, floors);
@@ -267,11 +274,6 @@ wal::Batch Replica::batch_of(const raft::Write& write, Instant now) {
 raft::Refusal Replica::transfer(Instant now, NodeId to) {
   step(now, raft::Transfer{.to = to});
   return output_.refused;
-}
-
-raft::Refusal Replica::change_membership(Instant now, const Membership& target) {
-  step(now, raft::ProposeMembership{.target = target});
-  return output_.proposal->refusal;
 }
 
 // ---- Applying ----
@@ -314,6 +316,7 @@ void Replica::finish_entry(Instant now, const Entry& entry) {
     resolve(keyspace_->reply());
     clients_->on_applied(effects);
   }
+  if (!changes_.empty()) follow_changes(entry);
   if (entry.index.value() % options_.entries_per_digest == 0) tell_digest();
   // Rule 2: a new leader acknowledges nothing and expires nothing before it has applied its own first entry.
   if (leads() && applied_term_ == raft_.status().term && !lease_clock_.is_leading()) lead_leases(now);
@@ -1011,6 +1014,7 @@ void Replica::on(Instant now, StateLoaded& result) {
   applied_bytes_ = 0;
   applying_ = false;
   for (const Ticket ticket : unknown) clients_->on_write_unknown(ticket);
+  abandon_changes();
   if (result.mark.last.term > applied_term_) {
     applied_term_ = result.mark.last.term;
     on_term_passed(applied_term_);

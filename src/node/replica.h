@@ -13,6 +13,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -67,7 +68,7 @@ class ReplicaWorld {
 };
 
 // Whom a replica answers. Called from within the replica's functions, mostly flush(). Of the replica's functions these
-// may call write(), read() and keep_alive() back, and no other.
+// may call write(), read(), keep_alive() and administer() back, and no other.
 class ReplicaClients {
  public:
   virtual ~ReplicaClients() = default;
@@ -80,6 +81,10 @@ class ReplicaClients {
   // Of keep_alive() its whole time, of lease_time() what is left of it; zero: the lease is gone.
   virtual void on_kept_alive(Ticket ticket, int64_t ttl_ms) = 0;
   virtual void on_keep_alive_refused(Ticket ticket, RequestRefusal refusal) = 0;
+  // The configuration that carries the change, not a joint one, is applied at the leader.
+  virtual void on_change_done(Ticket ticket) = 0;
+  virtual void on_change_refused(Ticket ticket, ChangeRefusal refusal) = 0;  // known not done
+  virtual void on_change_unknown(Ticket ticket) = 0;
   // After each entry: replies were given, watches have what they watch.
   virtual void on_applied(const keyspace::Effects& effects) = 0;
   // The keyspace is about to be destroyed; another, of a later state, takes its place. Whatever refers to it (watch
@@ -98,6 +103,8 @@ struct ReplicaOptions {
   size_t write_bytes_pending_max = size_t{64} << 20;
   size_t reads_pending_max = 65'536;
   size_t keep_alives_pending_max = 65'536;
+  // One is made at a time: whoever asks for more is no operator.
+  size_t changes_pending_max = 16;
   // etcd's: 5 s and two election timeouts.
   Duration request_timeout = std::chrono::seconds(7);
   // A forwarded command not met for so long is sent again, under the same number.
@@ -170,7 +177,8 @@ class Replica {
   // ---- Operators ----
   // What raft says to it: kNone, or why not.
   [[nodiscard]] raft::Refusal transfer(Instant now, NodeId to);
-  [[nodiscard]] raft::Refusal change_membership(Instant now, const Membership& target);
+  // On any server; answered through ReplicaClients like a request of a client.
+  void administer(Instant now, Ticket ticket, const MemberChange& change);
 
   [[nodiscard]] const raft::Raft& raft() const { return raft_; }
   // Good until ReplicaClients::on_state_replaced.
@@ -290,6 +298,46 @@ class Replica {
   void on(Instant now, NodeId from, const KeepAlive& frame);
   void on(Instant now, NodeId from, const KeepAliveReply& frame);
   void on(Instant now, NodeId from, const StateDigest& frame);
+
+  // administration.cc
+  struct PendingChange {
+    enum class State : uint8_t {
+      kWaiting,    // for a leader, or for the change before it
+      kForwarded,  // in `term` under `id`
+      kProposed,   // as the entry at `index` of `term`
+      kCarried,    // that entry is applied: the change is made, and ends with the next configuration
+    };
+    MemberChange change;
+    Instant deadline;
+    State state = State::kWaiting;
+    // Of a client here; zero: of another server, with the boot and the id of its request.
+    Ticket ticket = 0;
+    NodeId from;
+    Boot boot;
+    uint64_t id = 0;
+    Term term;
+    LogIndex index;
+    Instant retry_at = kNever;
+  };
+  // What a leader remembers of a server that forwards changes to it: the newest one, and what it was answered.
+  struct ChangeSource {
+    Boot boot;
+    uint64_t id = 0;
+    std::string reply;
+  };
+  void on(Instant now, NodeId from, const ChangeRequest& frame);
+  void on(Instant now, NodeId from, const ChangeReply& frame);
+  void flush_changes(Instant now);
+  void send_change(Instant now, PendingChange& change);
+  [[nodiscard]] ChangeRefusal target_of(Instant now, const MemberChange& change, Membership& target) const;
+  [[nodiscard]] bool is_safe_without(Instant now, const Membership& target) const;
+  [[nodiscard]] ChangeRefusal propose_change(Instant now, PendingChange& change);
+  void follow_changes(const Entry& entry);
+  void abandon_changes();
+  void end_change(const PendingChange& change, ChangeRefusal refusal);
+  void lose_change(const PendingChange& change);
+  [[nodiscard]] Instant next_change_deadline() const;
+
   void tell_digest();
   void take_verdict(DigestComparison::Verdict verdict, LogIndex index);
 
@@ -379,6 +427,12 @@ class Replica {
   size_t keep_alives_pending_ = 0;
   Instant retry_rounds_at_ = kNever;
   Instant requests_checked_at_{};
+
+  // Changes of membership, in the order they came. Few.
+  std::list<PendingChange> changes_;
+  uint64_t last_change_ = 0;
+  std::map<NodeId, ChangeSource> change_sources_;  // as leader, in this term
+  Term change_sources_term_;
 
   DigestComparison digests_;
 

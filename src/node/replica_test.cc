@@ -113,6 +113,11 @@ class Group {
     void on_read_refused(Ticket ticket, RequestRefusal) override { group->answer(ticket, "refused"); }
     void on_kept_alive(Ticket ticket, int64_t ttl_ms) override { group->answer(ticket, "alive", ttl_ms); }
     void on_keep_alive_refused(Ticket ticket, RequestRefusal) override { group->answer(ticket, "refused"); }
+    void on_change_done(Ticket ticket) override { group->answer(ticket, "done"); }
+    void on_change_refused(Ticket ticket, ChangeRefusal refusal) override {
+      group->answer(ticket, std::string(to_string(refusal)));
+    }
+    void on_change_unknown(Ticket ticket) override { group->answer(ticket, "unknown"); }
     void on_applied(const keyspace::Effects&) override {}
     void on_state_replaced() override { FAIL() << "not expected here"; }
     void on_role_changed(const raft::Status&) override {}
@@ -130,6 +135,21 @@ class Group {
     }
     for (uint64_t id = 1; id <= count; ++id) restart(id);
   }
+
+  // A server with an empty disk, which waits for a leader to reach it.
+  void add_empty(uint64_t id) {
+    Member& member = members_[id];
+    member.group = this;
+    member.id = id;
+    member.durable.group = kGroup;
+    restart(id);
+  }
+  Ticket administer(uint64_t at, MemberChangeKind kind, uint64_t id, uint64_t replaced = 0) {
+    const Ticket ticket = ++last_ticket_;
+    replica(at).administer(now, ticket, {.kind = kind, .id = NodeId(id), .replaced = NodeId(replaced)});
+    return ticket;
+  }
+  std::string membership(uint64_t at) { return replica(at).raft().membership().describe(); }
 
   Member& member(uint64_t id) { return members_.at(id); }
   Replica& replica(uint64_t id) { return *members_.at(id).replica; }
@@ -173,8 +193,9 @@ class Group {
   void deliver(size_t which) {
     auto [from, to, frame] = std::move(mail_[which]);
     mail_.erase(mail_.begin() + static_cast<ptrdiff_t>(which));
-    Member& member = members_.at(to);
-    if (member.replica == nullptr) return;
+    const auto found = members_.find(to);
+    if (found == members_.end() || found->second.replica == nullptr) return;
+    Member& member = found->second;
     member.replica->on_frame(now, NodeId(from), frame);
     member.replica->flush(now);
     finish_writes(member);
@@ -276,6 +297,10 @@ class Group {
   std::deque<Mail> mail_;
   Ticket last_ticket_ = 0;
 };
+
+bool is_kind(const std::string& frame, FrameKind kind) {
+  return frame.front() == static_cast<char>(kind);
+}
 
 bool is_forward(const std::string& frame) {
   return frame.front() == static_cast<char>(FrameKind::kForward);
@@ -627,6 +652,172 @@ TEST(ReplicaTest, StatesAreComparedAndTheOddOneStops) {
   EXPECT_EQ(group.member(1).diverged_at, compared);
 }
 
+TEST(ReplicaTest, AnyServerIsAskedToChangeTheMembership) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  group.add_empty(4);
+  const Ticket added = group.administer(follower, MemberChangeKind::kAddPromotable, 4);
+  group.advance(seconds(3));
+  EXPECT_EQ(group.kind(added), "done");
+  EXPECT_EQ(group.membership(leader), "1 2 3 4") << "caught up, it became a voter by itself";
+  EXPECT_EQ(group.membership(4), "1 2 3 4");
+
+  const Ticket removed = group.administer(4, MemberChangeKind::kRemove, 4);
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(removed), "done") << "who leaves is told so";
+  EXPECT_EQ(group.membership(leader), "1 2 3");
+  EXPECT_EQ(group.membership(4), "1 2 3");
+
+  group.add_empty(5);
+  const Ticket learner = group.administer(leader, MemberChangeKind::kAddLearner, 5);
+  group.advance(seconds(2));
+  EXPECT_EQ(group.kind(learner), "done");
+  EXPECT_EQ(group.membership(leader), "1 2 3 learners 5");
+  const Ticket promoted = group.administer(follower, MemberChangeKind::kPromote, 5);
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(promoted), "done");
+  EXPECT_EQ(group.membership(leader), "1 2 3 5");
+}
+
+TEST(ReplicaTest, ALeaderIsRemovedAndAnswersBeforeItGoes) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  const Ticket removed = group.administer(follower, MemberChangeKind::kRemove, leader);
+  const Ticket write = group.put(follower, "a");
+  group.advance(seconds(3));
+  EXPECT_EQ(group.kind(removed), "done");
+  EXPECT_EQ(group.kind(write), "applied");
+  EXPECT_FALSE(group.replica(follower).raft().membership().contains(NodeId(leader)));
+  EXPECT_NE(group.replica(leader).raft().status().role, raft::Role::kLeader);
+}
+
+TEST(ReplicaTest, ADeadServerIsReplacedInOneChange) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t dead = leader == 3 ? 2 : 3;
+  const uint64_t other = 6 - leader - dead;
+  group.crash(dead);
+  group.add_empty(4);
+  const Ticket replaced = group.administer(other, MemberChangeKind::kReplace, 4, dead);
+  group.advance(seconds(4));
+  EXPECT_EQ(group.kind(replaced), "done");
+  const Membership& membership = group.replica(leader).raft().membership();
+  EXPECT_FALSE(membership.contains(NodeId(dead)));
+  ASSERT_TRUE(membership.contains(NodeId(4)));
+  EXPECT_EQ(membership.find(NodeId(4))->role, MemberRole::kVoter);
+}
+
+TEST(ReplicaTest, ChangesThatCannotBeAreRefused) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  for (uint64_t at = 1; at <= 3; ++at) {
+    const std::map<Ticket, std::string> expected{
+        {group.administer(at, MemberChangeKind::kAddLearner, 2), "already a member"},
+        {group.administer(at, MemberChangeKind::kAddPromotable, 2), "already a member"},
+        {group.administer(at, MemberChangeKind::kReplace, 2, 1), "already a member"},
+        {group.administer(at, MemberChangeKind::kReplace, 8, 9), "not a member"},
+        {group.administer(at, MemberChangeKind::kRemove, 9), "not a member"},
+        {group.administer(at, MemberChangeKind::kPromote, 9), "not a member"},
+        {group.administer(at, MemberChangeKind::kPromote, 2), "not a learner"}};
+    group.advance(seconds(1));
+    for (const auto& [ticket, kind] : expected) EXPECT_EQ(group.kind(ticket), kind) << "at " << at;
+  }
+  // 7 is nowhere: a learner that can never be promoted, and the only one there may be.
+  const Ticket learner = group.administer(1, MemberChangeKind::kAddLearner, 7);
+  const Ticket promoted = group.administer(1, MemberChangeKind::kPromote, 7);
+  const Ticket second = group.administer(1, MemberChangeKind::kAddLearner, 8);
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(learner), "done");
+  EXPECT_EQ(group.kind(promoted), "not caught up");
+  EXPECT_EQ(group.kind(second), "too many learners");
+  // Of three with one away none of the two may go, and the one that is away may.
+  const uint64_t dead = leader == 3 ? 2 : 3;
+  const uint64_t other = 6 - leader - dead;
+  group.crash(dead);
+  group.advance(seconds(2));
+  const Ticket needed = group.administer(leader, MemberChangeKind::kRemove, other);
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(needed), "too few active voters would be left");
+  const Ticket away = group.administer(other, MemberChangeKind::kRemove, dead);
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(away), "done");
+
+  Group alone(1);
+  alone.elect();
+  const Ticket last = alone.administer(1, MemberChangeKind::kRemove, 1);
+  alone.settle();
+  EXPECT_EQ(alone.kind(last), "the last voter");
+}
+
+TEST(ReplicaTest, ChangesAreMadeOneAfterTheOther) {
+  ReplicaOptions options;
+  options.changes_pending_max = 2;
+  Group group(1, options);
+  group.elect();
+  const Ticket first = group.administer(1, MemberChangeKind::kAddPromotable, 2);
+  const Ticket second = group.administer(1, MemberChangeKind::kAddPromotable, 3);
+  const Ticket third = group.administer(1, MemberChangeKind::kAddPromotable, 4);
+  EXPECT_EQ(group.kind(third), "overloaded");
+  group.settle();
+  group.advance(milliseconds(10));
+  EXPECT_EQ(group.kind(first), "done");
+  EXPECT_EQ(group.kind(second), "done") << "it waited for the first";
+}
+
+TEST(ReplicaTest, ALostChangeIsSentAgainAndMadeOnce) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  int requests = 0;
+  int replies = 0;
+  group.lose = [&](uint64_t, uint64_t, const std::string& frame) {
+    return (is_kind(frame, FrameKind::kChange) && ++requests == 1) ||
+           (is_kind(frame, FrameKind::kChangeReply) && ++replies == 1);
+  };
+  const Ticket added = group.administer(follower, MemberChangeKind::kAddLearner, 7);
+  group.advance(seconds(3));
+  EXPECT_EQ(group.kind(added), "done") << "not that it is a member already";
+  EXPECT_EQ(requests, 3);
+  EXPECT_EQ(replies, 2);
+}
+
+TEST(ReplicaTest, WhatBecameOfAChangeMayBeUnknown) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  group.lose = [&](uint64_t, uint64_t, const std::string& frame) { return is_kind(frame, FrameKind::kChangeReply); };
+  const Ticket added = group.administer(follower, MemberChangeKind::kAddLearner, 7);
+  group.advance(seconds(6));
+  EXPECT_EQ(group.kind(added), "none");
+  group.advance(seconds(2));
+  EXPECT_EQ(group.kind(added), "unknown");
+  EXPECT_TRUE(group.replica(leader).raft().membership().contains(NodeId(7)));
+  // Without a leader it was not even sent.
+  group.lose = nullptr;
+  group.crash(leader);
+  group.crash(6 - leader - follower);
+  group.advance(seconds(3));
+  const Ticket alone = group.administer(follower, MemberChangeKind::kAddLearner, 8);
+  group.advance(seconds(8));
+  EXPECT_EQ(group.kind(alone), "no leader");
+}
+
+// A deposed leader's proposal that another entry took the place of was never made: it asks the next one.
+TEST(ReplicaTest, AChangeThatALaterTermPassedByIsAskedForAgain) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  group.lose = [&](uint64_t from, uint64_t to, const std::string&) { return from == leader || to == leader; };
+  const Ticket added = group.administer(leader, MemberChangeKind::kAddLearner, 7);
+  group.advance(seconds(3));
+  EXPECT_EQ(group.kind(added), "none");
+  group.lose = nullptr;
+  group.advance(seconds(3));
+  EXPECT_EQ(group.kind(added), "done");
+  EXPECT_NE(group.leader(), leader);
+}
+
 TEST(FrameTest, ComeBackAsTheyWereAndBrokenOnesAreRefused) {
   Random random(5);
   const std::vector<std::string> texts{"one", "", std::string(300, 'x')};
@@ -637,7 +828,18 @@ TEST(FrameTest, ComeBackAsTheyWereAndBrokenOnesAreRefused) {
           .group = kGroup, .term = Term(3), .boot = Boot(2), .next = 7, .refused_first = 5, .refused_count = 2},
       KeepAlive{.group = kGroup, .term = Term(3), .boot = Boot(2), .id = 4, .leases = {LeaseId(1), LeaseId(-1)}},
       KeepAliveReply{.group = kGroup, .boot = Boot(2), .id = 4, .ok = true, .ttl_ms = {0, 5'000}},
-      StateDigest{.group = kGroup, .index = LogIndex(4096), .digest = 0x1234}};
+      StateDigest{.group = kGroup, .index = LogIndex(4096), .digest = 0x1234},
+      ChangeRequest{.group = kGroup,
+                    .term = Term(3),
+                    .boot = Boot(2),
+                    .id = 4,
+                    .change = {.kind = MemberChangeKind::kReplace, .id = NodeId(9), .replaced = NodeId(1)}},
+      ChangeRequest{.group = kGroup,
+                    .term = Term(3),
+                    .boot = Boot(2),
+                    .id = 5,
+                    .change = {.kind = MemberChangeKind::kRemove, .id = NodeId(9)}},
+      ChangeReply{.group = kGroup, .boot = Boot(2), .id = 4, .refusal = ChangeRefusal::kChangePending}};
   for (const Frame& frame : frames) {
     const std::string bytes = encode(frame);
     const Result<Frame> decoded = decode_frame(bytes);

@@ -12,20 +12,12 @@ namespace {
 constexpr std::string_view kFile = "identity";
 constexpr std::string_view kBeside = "identity.new";
 constexpr std::string_view kFirstLine = "conclave identity 1\n";
-
-// FNV-1a, then a mix: ids of similar names must differ in more than a few bits.
-uint64_t hash_of(std::string_view text) {
-  uint64_t hash = 0xcbf29ce484222325;
-  for (const char byte : text) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3;
-  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9;
-  hash = (hash ^ (hash >> 27)) * 0x94d049bb133111eb;
-  hash ^= hash >> 31;
-  return hash == 0 ? 1 : hash;
-}
+constexpr std::string_view kRemovedLine = "removed yes";
 
 std::string encode(const Identity& identity) {
   std::string text = fmt::format("{}cluster {:016x}\nnode {:016x}\nname {}\nboot {}\n", kFirstLine,
                                  identity.cluster.value(), identity.node.value(), identity.name, identity.boot.value());
+  if (identity.removed) text += fmt::format("{}\n", kRemovedLine);
   text += fmt::format("crc32c {:08x}\n", crc32c(text));
   return text;
 }
@@ -47,12 +39,14 @@ bool parse_number(std::string_view text, int base, uint64_t& value) {
 
 Result<Identity> decode(std::string_view whole) {
   std::string_view text = whole;
-  std::string_view cluster, node, name, boot, checksum;
+  std::string_view cluster, node, name, boot, removed, checksum;
   uint64_t cluster_number = 0, node_number = 0, boot_number = 0, sum = 0;
   bool good = text.starts_with(kFirstLine);
   if (good) text.remove_prefix(kFirstLine.size());
   good = good && take_line(text, "cluster", cluster) && take_line(text, "node", node) &&
          take_line(text, "name", name) && take_line(text, "boot", boot);
+  const bool is_removed = good && take_line(text, "removed", removed);
+  good = good && (!is_removed || removed == "yes");
   const size_t covered = whole.size() - text.size();
   good = good && take_line(text, "crc32c", checksum) && text.empty() && parse_number(checksum, 16, sum) &&
          sum == crc32c(whole.substr(0, covered)) && parse_number(cluster, 16, cluster_number) &&
@@ -61,7 +55,8 @@ Result<Identity> decode(std::string_view whole) {
   return Identity{.cluster = ClusterId(cluster_number),
                   .node = NodeId(node_number),
                   .name = std::string(name),
-                  .boot = Boot(boot_number)};
+                  .boot = Boot(boot_number),
+                  .removed = is_removed};
 }
 
 Result<std::string> read_all(env::Disk& disk) {
@@ -120,8 +115,8 @@ Result<std::vector<JoinEntry>> parse_join(std::string_view text) {
   return entries;
 }
 
-NodeId node_id_of(std::string_view name) {
-  return NodeId(hash_of(fmt::format("node {}", name)));
+NodeId address_id_of(const JoinEntry& server) {
+  return node_id_of(fmt::format("{}:{}", server.host, server.port));
 }
 
 ClusterId cluster_id_of(const std::vector<JoinEntry>& servers) {
@@ -132,7 +127,7 @@ ClusterId cluster_id_of(const std::vector<JoinEntry>& servers, ClusterId from, P
   std::string text = "cluster";
   for (const JoinEntry& server : servers) text += fmt::format(" {}={}:{}", server.name, server.host, server.port);
   if (from.value() != 0) text += fmt::format(" from {:016x} at {} of {}", from.value(), last.index, last.term);
-  return ClusterId(hash_of(text));
+  return ClusterId(hash_of_text(text));
 }
 
 Result<Identity> read_identity(env::Disk& disk) {
@@ -144,18 +139,27 @@ Status write_identity(env::Disk& disk, const Identity& identity) {
   return write_all(disk, encode(identity));
 }
 
-Result<Identity> begin_life(env::Disk& disk, const Identity& expected, int64_t wall_milliseconds) {
+Result<Identity> begin_life(env::Disk& disk, const Identity& expected, std::optional<ClusterId> required,
+                            int64_t wall_milliseconds) {
   Identity identity = expected;
   if (const Result<Identity> found = read_identity(disk); found) {
     identity = *found;
-    if (identity.node != expected.node) {
+    if (identity.name != expected.name) {
       return fail(ErrorCode::kForeign, "the directory belongs to server '{}', not to '{}'", identity.name,
                   expected.name);
+    }
+    if (required && identity.cluster != *required) {
+      return fail(ErrorCode::kForeign, "the directory belongs to cluster {:016x}, not to {:016x}",
+                  identity.cluster.value(), required->value());
+    }
+    if (identity.removed) {
+      return fail(ErrorCode::kForeign,
+                  "this server was removed from the cluster {:016x}; to add it again, start it with an empty directory",
+                  identity.cluster.value());
     }
   } else if (found.error().code != ErrorCode::kNotFound) {
     return std::unexpected(found.error());
   }
-  identity.name = expected.name;
   identity.boot =
       Boot(std::max(identity.boot.value() + 1, static_cast<uint64_t>(std::max<int64_t>(wall_milliseconds, 0))));
   RETURN_IF_ERROR(write_identity(disk, identity));

@@ -27,29 +27,55 @@ class IdentityTest : public testing::Test {
 };
 
 TEST_F(IdentityTest, EachLifeHasABootOfItsOwn) {
-  const Identity first = begin_life(*disk_, expected("n1"), 1000).value();
+  const Identity first = begin_life(*disk_, expected("n1"), std::nullopt, 1000).value();
   EXPECT_EQ(first.boot, Boot(1000));
   EXPECT_EQ(first.cluster, ClusterId(7));
   // The wall clock stood still, or went back.
-  EXPECT_EQ(begin_life(*disk_, expected("n1"), 1000)->boot, Boot(1001));
-  EXPECT_EQ(begin_life(*disk_, expected("n1"), 10)->boot, Boot(1002));
-  EXPECT_EQ(begin_life(*disk_, expected("n1"), 5000)->boot, Boot(5000));
+  EXPECT_EQ(begin_life(*disk_, expected("n1"), std::nullopt, 1000)->boot, Boot(1001));
+  EXPECT_EQ(begin_life(*disk_, expected("n1"), std::nullopt, 10)->boot, Boot(1002));
+  EXPECT_EQ(begin_life(*disk_, expected("n1"), std::nullopt, 5000)->boot, Boot(5000));
 }
 
 TEST_F(IdentityTest, TheClusterOnceWrittenStays) {
-  ASSERT_TRUE(begin_life(*disk_, expected("n1"), 1));
+  ASSERT_TRUE(begin_life(*disk_, expected("n1"), std::nullopt, 1));
   Identity other = expected("n1");
   other.cluster = ClusterId(8);
-  EXPECT_EQ(begin_life(*disk_, other, 2)->cluster, ClusterId(7));
+  EXPECT_EQ(begin_life(*disk_, other, std::nullopt, 2)->cluster, ClusterId(7));
 }
 
 TEST_F(IdentityTest, AnotherServersDirectoryIsRefused) {
-  ASSERT_TRUE(begin_life(*disk_, expected("n1"), 1));
-  EXPECT_EQ(begin_life(*disk_, expected("n2"), 2).error().code, ErrorCode::kForeign);
+  ASSERT_TRUE(begin_life(*disk_, expected("n1"), std::nullopt, 1));
+  EXPECT_EQ(begin_life(*disk_, expected("n2"), std::nullopt, 2).error().code, ErrorCode::kForeign);
+}
+
+TEST_F(IdentityTest, AnotherClustersDirectoryIsRefusedWhereTheClusterIsNamed) {
+  ASSERT_TRUE(begin_life(*disk_, expected("n1"), ClusterId(7), 1));
+  EXPECT_TRUE(begin_life(*disk_, expected("n1"), ClusterId(7), 2));
+  EXPECT_EQ(begin_life(*disk_, expected("n1"), ClusterId(8), 3).error().code, ErrorCode::kForeign);
+}
+
+TEST_F(IdentityTest, WhatTheFileSaysHolds) {
+  Identity joined = expected("n4");
+  joined.node = node_id_of("127.0.0.1:2680");
+  ASSERT_TRUE(begin_life(*disk_, joined, ClusterId(7), 1));
+  const Identity again = begin_life(*disk_, expected("n4"), std::nullopt, 2).value();
+  EXPECT_EQ(again.node, joined.node);
+  EXPECT_FALSE(again.removed);
+}
+
+TEST_F(IdentityTest, WhoWasRemovedDoesNotStartAgain) {
+  Identity identity = begin_life(*disk_, expected("n1"), std::nullopt, 1).value();
+  identity.removed = true;
+  ASSERT_TRUE(write_identity(*disk_, identity));
+  EXPECT_TRUE(read_identity(*disk_)->removed);
+  const auto refused = begin_life(*disk_, expected("n1"), std::nullopt, 2);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kForeign);
+  EXPECT_NE(refused.error().message.find("was removed from the cluster"), std::string::npos);
 }
 
 TEST_F(IdentityTest, EveryDamagedByteIsSeen) {
-  ASSERT_TRUE(begin_life(*disk_, expected("n1"), 1));
+  ASSERT_TRUE(begin_life(*disk_, expected("n1"), std::nullopt, 1));
   std::ifstream in(path_ + "/identity", std::ios::binary);
   const std::string whole{std::istreambuf_iterator<char>(in), {}};
   ASSERT_GT(whole.size(), 60U);
@@ -57,7 +83,7 @@ TEST_F(IdentityTest, EveryDamagedByteIsSeen) {
     std::string damaged = whole;
     damaged[at] = static_cast<char>(damaged[at] ^ 1);
     std::ofstream(path_ + "/identity", std::ios::binary | std::ios::trunc) << damaged;
-    EXPECT_EQ(begin_life(*disk_, expected("n1"), 2).error().code, ErrorCode::kMalformed) << at;
+    EXPECT_EQ(begin_life(*disk_, expected("n1"), std::nullopt, 2).error().code, ErrorCode::kMalformed) << at;
   }
 }
 

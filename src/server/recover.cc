@@ -56,15 +56,6 @@ LogIndex readable_of(const Recovered& recovered) {
   return readable;
 }
 
-Membership membership_of(const Recovered& recovered) {
-  Membership membership = recovered.snapshot.membership;
-  for (const Entry& entry : recovered.entries) {
-    if (entry.type != EntryType::kConfiguration) continue;
-    if (auto decoded = Membership::decode(entry.payload.view())) membership = *decoded;
-  }
-  return membership;
-}
-
 // Everything the directory tells, committed or not: what was not may have been acknowledged by those that are lost.
 Result<LogIndex> apply_all(node::FoundReplica& found) {
   keyspace::Keyspace& keyspace = *found.keyspace;
@@ -126,6 +117,15 @@ Status write_directory(env::Disk& disk, const Identity& identity, keyspace::Keys
 }
 
 }  // namespace
+
+Membership membership_of(const Recovered& recovered) {
+  Membership membership = recovered.snapshot.membership;
+  for (const Entry& entry : recovered.entries) {
+    if (entry.type != EntryType::kConfiguration) continue;
+    if (auto decoded = Membership::decode(entry.payload.view())) membership = *decoded;
+  }
+  return membership;
+}
 
 Result<Survivor> look_at(const std::string& directory) {
   ASSIGN_OR_RETURN(const Opened opened, open_survivor(directory));

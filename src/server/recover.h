@@ -12,6 +12,7 @@
 
 #include "base/entry.h"
 #include "base/error.h"
+#include "base/membership.h"
 #include "server/identity.h"
 
 namespace conclave::server {
@@ -32,6 +33,9 @@ struct Survivor {
 };
 // kLocked: its server runs. kNotFound: no server's directory. kMalformed, kUnreadable, kIo.
 [[nodiscard]] Result<Survivor> look_at(const std::string& directory);
+
+// The newest in the log, committed or not.
+[[nodiscard]] Membership membership_of(const Recovered& recovered);
 
 struct RecoverPlan {
   std::vector<Survivor> survivors;  // the most advanced first

@@ -20,7 +20,9 @@
 #include "net/server.h"
 #include "server/bootstrap.h"
 #include "server/identity.h"
+#include "server/introduction.h"
 #include "server/log.h"
+#include "server/recover.h"
 #include "server/slow_writes.h"
 #include "server/storage_thread.h"
 
@@ -40,6 +42,12 @@ constexpr Duration kFirstLeaderMax = std::chrono::seconds(5);
 constexpr uint32_t kGrpcUnavailable = 14;
 // How often the loop looks whether a write of the log hangs.
 constexpr Duration kWritesWatched = std::chrono::milliseconds(500);
+
+// After a configuration without this server was applied: its last messages and answers leave. And should it have been
+// added again under the same id while it reads the log, that comes up by then.
+constexpr Duration kRemovedPatience = net::kPeerFarewell;
+// Without a leader: whether others refuse this server is looked at this often.
+constexpr Duration kRefusalCheck = std::chrono::seconds(2);
 
 // An internal error (sysexits).
 constexpr int kDivergedExit = 70;
@@ -121,6 +129,19 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   [[nodiscard]] BootstrapState bootstrap_state() const;
   // It has a leader, and all members have published their addresses.
   [[nodiscard]] bool is_complete() const;
+  // Members have a leader, and this server is one of them: what --join says does not count any more.
+  [[nodiscard]] bool is_settled() const;
+  [[nodiscard]] const Membership& applied_membership() const;
+  [[nodiscard]] const JoinEntry* join_entry_of(NodeId id) const;
+  [[nodiscard]] std::optional<net::PeerAddress> address_of(NodeId id) const;
+  [[nodiscard]] std::vector<net::PeerAddress> wanted_peers() const;
+  // Whether a server without TLS may link to this one.
+  [[nodiscard]] bool is_known(NodeId id) const;
+  void follow_members(Instant now);
+  void introduce(NodeId to);
+  void on_introduction(ByteView frame);
+  void leave_if_removed();
+  void look_for_refusals();
   void begin_cluster();
   void join_after_a_while();
   void hand_over(Instant give_up);
@@ -141,6 +162,23 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   bool joining_ = false;
   bool disk_full_ = false;  // as last told, for a replica that begins later
   SlowWrites slow_writes_;
+  std::optional<ClusterId> cluster_;  // by --cluster
+  bool is_added_ = false;             // to a running cluster: never begins one
+  bool is_one_of_many_ = false;       // by what its log says
+
+  // What the links were made of.
+  struct Linked {
+    Membership newest;
+    Membership applied;
+    uint64_t records = 0;
+    bool settled = false;
+  };
+  Linked linked_;
+  std::vector<net::PeerAddress> told_;  // by the newest introduction, while it has no leader
+  bool heard_leader_ = false;           // in this life
+  bool was_member_ = false;             // in this life, by what is applied
+  Instant removed_until_ = kNever;      // not a member any more; ends then
+  bool told_refusal_ = false;
 
   net::Loop loop_;
   // Ends of a turn use all of these; they are destroyed in the opposite order.
@@ -204,6 +242,19 @@ Status Wired::check_options() {
   if (!is_version(options_.etcd_version)) {
     return fail(ErrorCode::kInvalidArgument, "'{}' is no version like 3.6.0", options_.etcd_version);
   }
+  if (!options_.cluster.empty()) {
+    uint64_t number = 0;
+    const char* const end = options_.cluster.data() + options_.cluster.size();
+    const auto parsed = std::from_chars(options_.cluster.data(), end, number, 16);
+    if (parsed.ec != std::errc() || parsed.ptr != end || number == 0) {
+      return fail(ErrorCode::kInvalidArgument, "'{}' is no cluster's id: 16 hex digits as `conclave init` prints them",
+                  options_.cluster);
+    }
+    if (options_.join.empty()) {
+      return fail(ErrorCode::kInvalidArgument, "--cluster needs --join: where its servers are, and this one");
+    }
+    cluster_ = ClusterId(number);
+  }
   ASSIGN_OR_RETURN(servers_, parse_join(options_.join));
   if (servers_.empty()) {
     servers_.push_back({.name = options_.name, .host = options_.peer_listen.host, .port = options_.peer_listen.port});
@@ -229,11 +280,17 @@ Status Wired::check_options() {
 
 Status Wired::find_identity() {
   identity_ = {.node = node_id_of(options_.name), .name = options_.name};
-  // Alone, a cluster has nobody to agree with on a name; two of them must still be told apart.
-  identity_.cluster = options_.join.empty() ? ClusterId(random_.next() | 1) : cluster_id_of(servers_);
+  if (cluster_) {
+    identity_.cluster = *cluster_;
+    identity_.node = address_id_of(*std::ranges::find(servers_, options_.name, &JoinEntry::name));
+  } else {
+    // Alone, a cluster has nobody to agree with on a name; two of them must still be told apart.
+    identity_.cluster = options_.join.empty() ? ClusterId(random_.next() | 1) : cluster_id_of(servers_);
+  }
   RETURN_IF_ERROR(make_directory(options_.data));
   ASSIGN_OR_RETURN(disk_, env::PosixDisk::open_directory(options_.data));
-  ASSIGN_OR_RETURN(identity_, begin_life(*disk_, identity_, clock_.wall_milliseconds()));
+  ASSIGN_OR_RETURN(identity_, begin_life(*disk_, identity_, cluster_, clock_.wall_milliseconds()));
+  is_added_ = identity_.node != node_id_of(options_.name);
   std::vector<NodeId> voters;
   voters.reserve(servers_.size());
   for (const JoinEntry& server : servers_) voters.push_back(node_id_of(server.name));
@@ -260,6 +317,7 @@ Status Wired::open_storage() {
   const auto found = opened->replicas.find(kGroup);
   if (found != opened->replicas.end()) {
     found_ = std::move(found->second);
+    is_one_of_many_ = membership_of(found_->recovered).members().size() > 1;
   } else {
     waiting_ = true;
     lost_ = opened->discarded || !opened->recovery.created;
@@ -284,13 +342,10 @@ Result<Wired::Tls> Wired::load_tls() const {
 
 Status Wired::listen() {
   ASSIGN_OR_RETURN(const Tls tls, load_tls());
-  std::vector<net::PeerAddress> peers;
   std::vector<std::pair<NodeId, std::string>> names;
   for (const JoinEntry& server : servers_) {
     const NodeId id = node_id_of(server.name);
-    if (id == identity_.node) continue;
-    peers.push_back({.id = id, .host = server.host, .port = server.port, .name = server.name});
-    names.emplace_back(id, server.name);
+    if (id != identity_.node && server.name != options_.name) names.emplace_back(id, server.name);
   }
   ASSIGN_OR_RETURN(links_, net::PeerLinks::listen(loop_, *this,
                                                   {.cluster = identity_.cluster,
@@ -298,8 +353,9 @@ Status Wired::listen() {
                                                    .boot = identity_.boot,
                                                    .address = options_.peer_listen.host,
                                                    .port = options_.peer_listen.port,
-                                                   .peers = std::move(peers),
-                                                   .tls = tls.peer}));
+                                                   .peers = wanted_peers(),
+                                                   .tls = tls.peer,
+                                                   .is_known = [this](NodeId id) { return is_known(id); }}));
   ASSIGN_OR_RETURN(
       server_, net::Server::listen(
                    loop_, *this,
@@ -324,11 +380,17 @@ Status Wired::open() {
     watch_writes();
     if (found_) {
       start_replica(*std::exchange(found_, std::nullopt));
+    } else if (is_added_) {
+      log_info(
+          fmt::format("waits for a leader of cluster {:016x} to reach it: it must have been added "
+                      "(`conclave member add`)",
+                      identity_.cluster.value()));
     } else if (options_.join.empty() && !lost_) {
       begin_cluster();
     } else {
       log_info(lost_ ? "waits for a leader to re-admit it" : "waits for `conclave init`, asked once of any server");
     }
+    look_for_refusals();
   });
   return {};
 }
@@ -338,8 +400,8 @@ ReadyInfo Wired::info() const {
           .client = {.host = options_.client_listen.host, .port = server_->port()},
           .peer = {.host = options_.peer_listen.host, .port = links_->port()},
           .cluster = identity_.cluster,
-          .alone = options_.join.empty(),
-          .waiting = waiting_ && !options_.join.empty()};
+          .alone = options_.join.empty() && !is_added_ && !is_one_of_many_,
+          .waiting = waiting_ && (is_added_ || !options_.join.empty())};
 }
 
 void Wired::start_replica(node::FoundReplica found) {
@@ -361,9 +423,10 @@ void Wired::start_replica(node::FoundReplica found) {
   api.client_urls = {url(options_.client_tls, options_.client_listen.host, server_->port())};
   api.peer_urls = {url(options_.peer_tls, options_.peer_listen.host, links_->port())};
   for (const JoinEntry& server : servers_) {
-    api.peers.push_back({.id = node_id_of(server.name),
-                         .name = server.name,
-                         .peer_urls = {url(options_.peer_tls, server.host, server.port)}});
+    for (const NodeId id : {node_id_of(server.name), address_id_of(server)}) {
+      api.peers.push_back(
+          {.id = id, .name = server.name, .peer_urls = {url(options_.peer_tls, server.host, server.port)}});
+    }
   }
   std::erase_if(api.peers, [this](const api::MemberAttributes& peer) { return peer.id == identity_.node; });
   api.version = options_.etcd_version;
@@ -381,14 +444,14 @@ void Wired::start_replica(node::FoundReplica found) {
 // ---- A new cluster, or a new disk ----
 
 BootstrapState Wired::bootstrap_state() const {
-  if (lost_) return BootstrapState::kLed;
+  if (lost_ || is_added_) return BootstrapState::kLed;
   if (replica_ == nullptr) return BootstrapState::kEmpty;
   return replica_->raft().status().term > Term(1) ? BootstrapState::kLed : BootstrapState::kBegun;
 }
 
 bool Wired::is_complete() const {
   if (replica_ == nullptr || !replica_->raft().status().leader.is_set()) return false;
-  return std::ranges::all_of(first_membership_.members(), [this](const Member& member) {
+  return std::ranges::all_of(replica_->raft().membership().members(), [this](const Member& member) {
     return std::as_const(*replica_).keyspace().record(api::member_record_key(member.id)) != nullptr;
   });
 }
@@ -401,18 +464,172 @@ void Wired::begin_cluster() {
                                  .batch = node::Storage::bootstrap_batch(kGroup, identity_.node, first_membership_)});
 }
 
-// A leader writes to this server as to a member: the cluster is there and this server's disk is new. Should init be
-// under way, its word comes first.
+// A leader writes to this server as to a member: it was added; or the cluster is there and this server's disk is new.
+// Should init be under way, its word comes first.
 void Wired::join_after_a_while() {
   if (joining_ || beginning_) return;
   joining_ = true;
-  loop_.call_at(loop_.now() + kJoinDelay, [this] {
+  loop_.call_at(is_added_ ? loop_.now() : loop_.now() + kJoinDelay, [this] {
     if (replica_ != nullptr || beginning_) return;
-    log_warning("a leader knows this server as a member, but its directory is empty: asks to be re-admitted");
-    lost_ = true;
+    if (is_added_) {
+      log_info("a leader reaches this server: it joins the cluster");
+    } else {
+      log_warning("a leader knows this server as a member, but its directory is empty: asks to be re-admitted");
+      lost_ = true;
+    }
     node::FoundReplica found{.recovered = {.group = kGroup}, .keyspace = std::make_unique<keyspace::Keyspace>()};
     start_replica(std::move(found));
   });
+}
+
+// ---- Members ----
+
+bool Wired::is_settled() const {
+  return replica_ != nullptr && replica_->raft().status().leader.is_set() &&
+         replica_->raft().membership().contains(identity_.node);
+}
+
+// While a snapshot is being loaded what is applied is older than any configuration still known.
+const Membership& Wired::applied_membership() const {
+  const raft::Raft& raft = replica_->raft();
+  return raft.membership_at(std::max(replica_->applied(), raft.snapshot().last.index));
+}
+
+const JoinEntry* Wired::join_entry_of(NodeId id) const {
+  std::string name;
+  if (replica_ != nullptr) {
+    if (const auto record = api::member_record(std::as_const(*replica_).keyspace(), id)) name = record->name();
+  }
+  const auto found = std::ranges::find_if(servers_, [&](const JoinEntry& entry) {
+    return node_id_of(entry.name) == id || address_id_of(entry) == id || entry.name == name;
+  });
+  return found == servers_.end() ? nullptr : &*found;
+}
+
+// What a member published is right while the cluster works. At a start it may be old, and all of them at once where
+// servers were moved: then the command line is right, and before a leader is heard nothing could be published.
+std::optional<net::PeerAddress> Wired::address_of(NodeId id) const {
+  std::optional<net::PeerAddress> joined;
+  if (const JoinEntry* entry = join_entry_of(id)) {
+    joined = {.id = id, .host = entry->host, .port = entry->port, .name = entry->name};
+  }
+  if (joined && !heard_leader_) return joined;
+  const auto record = replica_ == nullptr ? std::nullopt : api::member_record(std::as_const(*replica_).keyspace(), id);
+  if (!record || record->peerurls().empty()) return joined;
+  const auto text = api::address_of_url(record->peerurls(0));
+  const auto address = parse_address(text.value_or(""));
+  if (!address) return joined;
+  const std::string name = record->name().empty() && joined ? joined->name : record->name();
+  return net::PeerAddress{.id = id, .host = address->host, .port = address->port, .name = name};
+}
+
+std::vector<net::PeerAddress> Wired::wanted_peers() const {
+  std::vector<net::PeerAddress> peers;
+  const auto add = [&](const net::PeerAddress& peer) {
+    if (peer.id != identity_.node && std::ranges::find(peers, peer.id, &net::PeerAddress::id) == peers.end()) {
+      peers.push_back(peer);
+    }
+  };
+  // What is committed tells who still is to hear that it is out; what is not yet, who is to come.
+  if (replica_ != nullptr) {
+    for (const Membership* membership : {&replica_->raft().membership(), &applied_membership()}) {
+      for (const Member& member : membership->members()) {
+        if (const auto address = address_of(member.id)) add(*address);
+      }
+    }
+  }
+  if (is_settled()) return peers;
+  // Whom the leader may be that this server does not know of yet. By the address only where the cluster is not new.
+  for (const JoinEntry& entry : servers_) {
+    if (entry.name == options_.name) continue;
+    const NodeId by_name = node_id_of(entry.name);
+    const NodeId by_address = address_id_of(entry);
+    const bool is_there = std::ranges::any_of(peers, [&](const net::PeerAddress& peer) {
+      return peer.id == by_name || peer.id == by_address || peer.name == entry.name;
+    });
+    if (is_there) continue;
+    add({.id = by_name, .host = entry.host, .port = entry.port, .name = entry.name});
+    if (is_added_ || lost_ || replica_ != nullptr) {
+      add({.id = by_address, .host = entry.host, .port = entry.port, .name = entry.name});
+    }
+  }
+  for (const net::PeerAddress& peer : told_) add(peer);
+  return peers;
+}
+
+bool Wired::is_known(NodeId id) const {
+  if (replica_ != nullptr) {
+    const raft::Raft& raft = replica_->raft();
+    if (raft.membership().contains(id) || applied_membership().contains(id)) return true;
+  }
+  if (is_settled()) return false;
+  return std::ranges::find(told_, id, &net::PeerAddress::id) != told_.end() ||
+         std::ranges::any_of(servers_, [id](const JoinEntry& entry) {
+           return node_id_of(entry.name) == id || address_id_of(entry) == id;
+         });
+}
+
+void Wired::follow_members(Instant now) {
+  const raft::Raft& raft = replica_->raft();
+  const Membership& newest = raft.membership();
+  const Membership& applied = applied_membership();
+  const bool settled = is_settled();
+  if (settled == linked_.settled && linked_.records == service_->member_records_version() && newest == linked_.newest &&
+      applied == linked_.applied) {
+    return;
+  }
+  linked_ = {.newest = newest, .applied = applied, .records = service_->member_records_version(), .settled = settled};
+  heard_leader_ |= settled;
+  if (settled) told_.clear();
+  links_->set_peers(wanted_peers());
+  for (const net::PeerLinkState& link : links_->states()) {
+    if (link.connected) introduce(link.id);
+  }
+  if (applied.contains(identity_.node)) {
+    was_member_ = true;
+    removed_until_ = kNever;
+  } else if (was_member_ && !newest.contains(identity_.node) && removed_until_ == kNever) {
+    removed_until_ = now + kRemovedPatience;
+    loop_.call_at(removed_until_, [this] { leave_if_removed(); });
+  }
+}
+
+void Wired::introduce(NodeId to) {
+  if (!is_settled()) return;
+  links_->send(to, env::Lane::kConsensus, encode_introduction(wanted_peers()));
+}
+
+void Wired::on_introduction(ByteView frame) {
+  if (is_settled()) return;
+  auto members = decode_introduction(frame);
+  if (!members) return;
+  told_ = std::move(*members);
+  links_->set_peers(wanted_peers());
+}
+
+void Wired::leave_if_removed() {
+  if (loop_.now() < removed_until_) return;
+  log_warning("this server was removed from the cluster: it ends");
+  identity_.removed = true;
+  if (const Status written = write_identity(*disk_, identity_); !written) {
+    log_error(fmt::format("cannot note that this server was removed: {}", written.error().message));
+  }
+  stop();
+}
+
+// Who was removed while it was away learns it from nobody, since it is not known any more.
+void Wired::look_for_refusals() {
+  if (!is_settled() && !told_refusal_) {
+    for (const net::PeerLinkState& link : links_->states()) {
+      if (link.refusals == 0 || link.refusal != net::PeerVerdict::kStranger) continue;
+      told_refusal_ = true;
+      log_warning(
+          "other servers do not know this one as a member: it was removed while it was away, or is not added yet "
+          "(`conclave member add`)");
+      break;
+    }
+  }
+  loop_.call_at(loop_.now() + kRefusalCheck, [this] { look_for_refusals(); });
 }
 
 // ---- Turns ----
@@ -464,6 +681,7 @@ void Wired::end_turn(Instant now) {
   if (replica_ != nullptr) {
     replica_->tick(now);
     replica_->flush(now);
+    follow_members(now);
   }
   // The disk and the peers first: they are what a request waits for.
   storage_->submit();
@@ -484,6 +702,10 @@ void Wired::on_frame(NodeId from, ByteView frame) {
     bootstrap_->on_frame(from, frame);
     return;
   }
+  if (!frame.empty() && frame.front() == kIntroductionFrame) {
+    on_introduction(frame);
+    return;
+  }
   if (replica_ != nullptr) {
     replica_->on_frame(loop_.now(), from, frame);
   } else if (node::is_from_leader(frame)) {
@@ -492,6 +714,7 @@ void Wired::on_frame(NodeId from, ByteView frame) {
 }
 
 void Wired::on_link_up(NodeId peer) {
+  introduce(peer);
   if (replica_ != nullptr) replica_->on_link_up(loop_.now(), peer);
 }
 
@@ -515,8 +738,9 @@ void Wired::on_diverged(LogIndex index) {
 std::unique_ptr<net::CallHandler> Wired::open(net::ServerCall& call) {
   if (call.path() == kInitPath) return std::make_unique<Init>(*this, call);
   if (service_ != nullptr) return service_->open(call);
-  const std::string why = lost_ ? "this server lost its data and waits to be re-admitted"
-                                : "the cluster has not begun: run `conclave init` once";
+  const std::string why = is_added_ ? "this server waits for a leader to reach it: add it with `conclave member add`"
+                          : lost_   ? "this server lost its data and waits to be re-admitted"
+                                    : "the cluster has not begun: run `conclave init` once";
   return std::make_unique<Refuse>(call, net::GrpcStatus{.code = kGrpcUnavailable, .message = why});
 }
 

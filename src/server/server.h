@@ -28,8 +28,12 @@ struct ServerOptions {
   std::string data = "conclave-data";
   Address client_listen{.port = 2379};
   Address peer_listen{.port = 2380};
-  // All servers of the cluster, this one among them; empty: alone.
+  // All servers of the cluster, this one among them; empty: alone. Once a cluster has begun they are only where to look
+  // first: who is a member, and where, the cluster knows.
   std::string join;
+  // In hex: an empty directory joins this cluster, to which the server was added under its address in `join`. Not
+  // needed again after that.
+  std::string cluster;
   // Without a certificate: plaintext. Clients must show certificates if their CA is given; peers always must, and each
   // one that names the member it is.
   net::TlsFiles client_tls;
@@ -46,7 +50,7 @@ struct ReadyInfo {
   Address peer;
   ClusterId cluster;
   bool alone = false;    // a single-node cluster
-  bool waiting = false;  // for init
+  bool waiting = false;  // for init, or to be reached by a leader
 };
 
 class Server {

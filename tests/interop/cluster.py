@@ -81,6 +81,7 @@ class Server:
         self.data = cluster.directory / name
         self.log = cluster.directory / f"{name}.log"
         self.out = cluster.directory / f"{name}.out"
+        self.arguments = None  # of `conclave start`, for a server that joins later: who it is, and where it looks
         self.process = None
 
     @property
@@ -203,6 +204,7 @@ class Cluster:
                 self.tls.issue_server(f"n{i + 1}")
         ports = free_ports(2 * nodes)
         self.servers = [Server(self, f"n{i + 1}", ports[2 * i], ports[2 * i + 1]) for i in range(nodes)]
+        self.first = nodes  # so many the cluster began with
 
     def __enter__(self):
         try:
@@ -226,9 +228,11 @@ class Cluster:
         arguments = [self.binary, "start", "--data", str(server.data), "--client-listen", server.endpoint]
         if self.tls:
             arguments += self.tls.server_arguments(server.name)
-        if len(self.servers) == 1:
-            return arguments + ["--peer-listen", f"{HOST}:{server.peer_port}"]
-        members = ",".join(f"{s.name}={HOST}:{s.peer_port}" for s in self.servers)
+        if server.arguments is not None:
+            return arguments + server.arguments
+        if self.first == 1:
+            return arguments + ["--name", server.name, "--peer-listen", f"{HOST}:{server.peer_port}"]
+        members = ",".join(f"{s.name}={HOST}:{s.peer_port}" for s in self.servers[:self.first])
         return arguments + ["--name", server.name, "--join", members]
 
     def start(self):
