@@ -125,6 +125,15 @@ void Batch::absorb(Batch& other) {
   other.clear();
 }
 
+Batch Batch::part(size_t from, size_t count, size_t bytes) const {
+  Batch part;
+  const auto begin = operations_.begin() + static_cast<ptrdiff_t>(from);
+  part.operations_.assign(begin, begin + static_cast<ptrdiff_t>(count));
+  part.bytes_ = bytes;
+  part.urgency_ = urgency_;
+  return part;
+}
+
 void Batch::clear() {
   operations_.clear();
   bytes_ = 0;

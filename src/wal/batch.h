@@ -77,6 +77,8 @@ class Batch {
   [[nodiscard]] size_t bytes() const { return bytes_; }
   // Appends all of `other`, which is left empty. Urgent only if both are.
   void absorb(Batch& other);
+  // A batch of its operations from..from + count.
+  [[nodiscard]] Batch part(size_t from, size_t count, size_t bytes) const;
   void clear();
 
  private:

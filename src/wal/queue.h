@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "base/types.h"
@@ -28,7 +29,7 @@ class Queue {
 
   // Takes the batch's content; empty batches give their ticket with the next flush.
   void push(Batch& batch, Ticket ticket);
-  [[nodiscard]] bool empty() const { return waiting_.empty(); }
+  [[nodiscard]] bool empty() const { return writes_.empty(); }
   [[nodiscard]] size_t bytes() const { return bytes_; }
 
   // What waits of the group may use the log's reserve from now on, though it was pushed as normal.
@@ -40,16 +41,25 @@ class Queue {
   [[nodiscard]] Status flush(Log& log, std::vector<Ticket>& done, env::Clock& clock, WriteGauge* gauge);
 
  private:
-  struct Waiting {
-    Batch batch;
+  // One batch pushed, as part of a write.
+  struct Part {
     Ticket ticket;
+    size_t operations = 0;
+    size_t bytes = 0;
+    Urgency urgency = Urgency::kNormal;
   };
-  Status write(Log& log, env::Clock& clock, WriteGauge* gauge);
+  // What goes out together: put together as it comes, so that nothing is copied when it is time to write.
+  struct Write {
+    Batch batch;
+    std::vector<Part> parts;
+  };
+  void add(Batch& batch, const Part& part);
+  static Status write(const Batch& batch, Log& log, env::Clock& clock, WriteGauge* gauge);
   Status flush_urgent(Log& log, std::vector<Ticket>& done, env::Clock& clock, WriteGauge* gauge);
 
-  std::vector<Waiting> waiting_;
+  std::deque<Write> writes_;
   size_t bytes_ = 0;
-  Batch merged_;
+  Write spare_;  // keeps its memory
 };
 
 }  // namespace conclave::wal
