@@ -342,8 +342,7 @@ TEST(ReplicaTest, AKeepAliveThatOvertakesItsGrantWaitsForIt) {
   options.entries_per_turn = 1;
   Group group(1, options);
   group.elect();
-  std::vector<Ticket> puts;
-  for (int i = 0; i < 5; ++i) puts.push_back(group.put(1, "key" + std::to_string(i)));
+  for (int i = 0; i < 5; ++i) group.put(1, "key" + std::to_string(i));
   const Ticket grant = group.grant(1, 7, 10'000);
   Group::Member& member = group.member(1);
   member.disk_stopped = true;
