@@ -12,7 +12,8 @@ void log_warning(std::string_view line);
 void log_error(std::string_view line);
 // Lines dropped so far.
 [[nodiscard]] uint64_t log_lines_dropped();
-// Writes out what waits; at the end of the process.
+// Waits, for half a second at most, until what was said is written out; at the end of the process, which does not wait
+// for it otherwise.
 void log_flush();
 
 }  // namespace conclave::server

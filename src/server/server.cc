@@ -819,7 +819,10 @@ Result<Address> parse_address(std::string_view text) {
 
 Result<std::unique_ptr<Server>> Server::start(const ServerOptions& options) {
   auto server = std::make_unique<Wired>(options);
-  RETURN_IF_ERROR(server->open());
+  const Status opened = server->open();
+  // What was found on the way is part of why.
+  if (!opened) log_flush();
+  RETURN_IF_ERROR(opened);
   return server;
 }
 
