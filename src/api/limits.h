@@ -55,10 +55,11 @@ inline constexpr size_t kLeasesPerStep = 512;
 // /health and /readyz under way: probes that wait for a lost quorum must not pile up.
 inline constexpr size_t kHttpReadsMax = 1024;
 
-// Streams of a snapshot at a time: each keeps the past from being freed. One whose client reads nothing so long is
-// ended.
+// Streams of a snapshot at a time: each keeps the past from being freed.
 inline constexpr uint64_t kSnapshotsMax = 4;
-inline constexpr Duration kSnapshotPatience = std::chrono::minutes(1);
+// So does a watch in the middle of a large revision. A stream that does, and whose client takes nothing for so long, is
+// ended.
+inline constexpr Duration kHistoryPatience = std::chrono::minutes(1);
 
 // One answer as JSON, before it becomes JSON: that is done in one piece, at some 50 MB/s.
 inline constexpr size_t kJsonAnswerBytesMax = size_t{8} << 20;

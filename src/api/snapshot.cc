@@ -136,7 +136,7 @@ class SnapshotCall final : public StreamCall, public Job, public StateUser {
 
   static size_t padding(uint64_t bytes) { return (kBlockBytes - bytes % kBlockBytes) % kBlockBytes; }
 
-  void wait_on() { context().set_timer(patience_, context().now() + kSnapshotPatience); }
+  void wait_on() { context().set_timer(patience_, context().now() + kHistoryPatience); }
 
   void send_blob(const std::string& blob) {
     wait_on();

@@ -16,7 +16,10 @@ using keyspace::ErrorId;
 class WatchCall final : public StreamCall, public StreamOwner, public StateUser {
  public:
   WatchCall(Context& context, net::ServerCall& wire)
-      : StreamCall(context, wire, Method::kWatch), stream_(context.keyspace().watches()), progress_(*this) {
+      : StreamCall(context, wire, Method::kWatch),
+        stream_(context.keyspace().watches()),
+        progress_(*this),
+        patience_(*this) {
     context.streams().add(stream_.value(), *this);
     context.state_users().add(*this);
   }
@@ -45,20 +48,9 @@ class WatchCall final : public StreamCall, public StreamOwner, public StateUser 
   void on_state_replaced() override { fail(ErrorId::kLeaderChanged); }
 
   bool pump(uint32_t& units) override {
-    keyspace::WatchResponse response;
-    while (wire().queued_bytes() < kStreamBytesQueuedMax) {
-      if (!stream_->next(units, response)) return stream_->has_more() && units == 0;
-      wire().send(context().response(response.revision, response.body));
-      while (!waiting_.empty() && stream_->takes_requests()) {
-        const std::string message = std::move(waiting_.front());
-        waiting_.pop_front();
-        waiting_bytes_ -= message.size();
-        take(message);
-        if (!is_open()) return false;
-      }
-      if (units == 0) return stream_->has_more();
-    }
-    return false;  // on_drained() goes on
+    const bool more = send_on(units);
+    if (is_open()) watch_patience();
+    return more;
   }
 
  protected:
@@ -66,6 +58,7 @@ class WatchCall final : public StreamCall, public StreamOwner, public StateUser 
     context().streams().remove(*stream_);
     context().state_users().remove(*this);
     context().stop_timer(progress_);
+    context().stop_timer(patience_);
     stream_.reset();
     waiting_.clear();
     StreamCall::on_closed();
@@ -85,6 +78,45 @@ class WatchCall final : public StreamCall, public StreamOwner, public StateUser 
    private:
     WatchCall& call_;
   };
+  // With a client that stopped reading in the middle of a large revision.
+  class Patience final : public Timed {
+   public:
+    explicit Patience(WatchCall& call) : call_(call) {}
+    void on_time(Instant) override {
+      REACHED(watch_reader_too_slow);
+      runs = false;
+      call_.fail(ErrorId::kTimeout);
+    }
+    bool runs = false;
+
+   private:
+    WatchCall& call_;
+  };
+
+  bool send_on(uint32_t& units) {
+    keyspace::WatchResponse response;
+    while (wire().queued_bytes() < kStreamBytesQueuedMax) {
+      if (!stream_->next(units, response)) return stream_->has_more() && units == 0;
+      wire().send(context().response(response.revision, response.body));
+      patience_.runs = false;  // counted anew
+      while (!waiting_.empty() && stream_->takes_requests()) {
+        const std::string message = std::move(waiting_.front());
+        waiting_.pop_front();
+        waiting_bytes_ -= message.size();
+        take(message);
+        if (!is_open()) return false;
+      }
+      if (units == 0) return stream_->has_more();
+    }
+    return false;  // on_drained() goes on
+  }
+
+  void watch_patience() {
+    const bool holds = stream_->holds_history();
+    if (!holds) context().stop_timer(patience_);
+    if (holds && !patience_.runs) context().set_timer(patience_, context().now() + kHistoryPatience);
+    patience_.runs = holds;
+  }
 
   void take(ByteView message) {
     etcdserverpb::WatchRequest request;
@@ -128,6 +160,7 @@ class WatchCall final : public StreamCall, public StreamOwner, public StateUser 
 
   std::optional<keyspace::WatchStream> stream_;  // ends with the call, not with its handler
   Progress progress_;
+  Patience patience_;
   std::deque<std::string> waiting_;
   size_t waiting_bytes_ = 0;
 };

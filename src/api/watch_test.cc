@@ -233,6 +233,38 @@ TEST_F(WatchTest, LargeRevisionsAreWholeOrFragmented) {
   EXPECT_EQ(all, 300);
 }
 
+// The past is kept for who is in the middle of a large revision: not for ever.
+TEST_F(WatchTest, WhoStopsReadingInALargeRevisionIsEnded) {
+  etcdserverpb::TxnRequest txn;
+  for (int i = 0; i < 100; ++i) {
+    etcdserverpb::PutRequest& put = *txn.add_success()->mutable_request_put();
+    put.set_key("k" + std::to_string(i));
+    put.set_value(std::string(10'000, 'v'));
+  }
+  auto stuck = cluster_.open("/etcdserverpb.Watch/Watch");
+  auto slow = cluster_.open("/etcdserverpb.Watch/Watch");
+  for (FakeCall* stream : {stuck.get(), slow.get()}) {
+    stream->is_slow = true;
+    stream->say(creation("k", "l"));
+  }
+  cluster_.settle();
+  for (int i = 0; i < 4; ++i) ASSERT_EQ(cluster_.call("/etcdserverpb.KV/Txn", txn)->outcome(), "OK");
+  cluster_.advance(kHistoryPatience - 10s);
+  slow->drain();
+  cluster_.settle();
+  EXPECT_EQ(stuck->outcome(), "open");
+  cluster_.advance(20s);
+  EXPECT_EQ(stuck->outcome(), "14 etcdserver: request timed out");
+  EXPECT_EQ(slow->outcome(), "open") << "its minute began again";
+  for (int i = 0; i < 20; ++i) {
+    slow->drain();
+    cluster_.settle();
+  }
+  cluster_.advance(3 * kHistoryPatience);
+  EXPECT_EQ(slow->outcome(), "open") << "nothing is kept for it";
+  EXPECT_EQ(last(*slow).header().revision(), 5);
+}
+
 TEST_F(WatchTest, WhenTheStateIsReplacedTheClientResumes) {
   auto stream = watch(creation("a"));
   cluster_.service().on_state_replaced();

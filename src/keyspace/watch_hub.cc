@@ -119,6 +119,7 @@ void WatchHub::fall_back(Watcher* watcher, int64_t revision) {
   watcher->state = Watcher::State::kStreaming;
   watcher->streaming_at = store_.first_event(revision);
   store_.pin(revision);
+  ++watcher->stream->streaming_;
   watcher->flowed = true;
   watcher->stream->pend(watcher);
   set_ready(watcher->stream);
@@ -168,6 +169,7 @@ void WatchHub::remove(Watcher* watcher) {
       break;
     case Watcher::State::kStreaming:
       store_.unpin(watcher->next_revision);
+      --watcher->stream->streaming_;
       --watcher->stream->unsynced_;
       break;
   }

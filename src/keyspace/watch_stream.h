@@ -58,6 +58,8 @@ class WatchStream {
   // The next response. False: nothing to send now, or `units` ran out in the middle of a large one (then has_more()).
   [[nodiscard]] bool next(uint32_t& units, WatchResponse& out);
   [[nodiscard]] bool has_more() const { return building_ != nullptr || !control_.empty() || !pending_.empty(); }
+  // In the middle of a large revision: the past is kept for it.
+  [[nodiscard]] bool holds_history() const { return streaming_ > 0; }
   [[nodiscard]] size_t watchers() const { return watchers_.size(); }
 
  private:
@@ -91,6 +93,7 @@ class WatchStream {
   bool progress_requested_ = false;
   // For the hub.
   size_t unsynced_ = 0;
+  size_t streaming_ = 0;  // watchers that pin a revision
   bool ready_ = false;
   bool touched_ = false;
 };
