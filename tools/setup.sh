@@ -35,10 +35,8 @@ need_file /usr/include/spdlog/spdlog.h libspdlog-dev
 need_command etcdctl etcd-client
 need_file /usr/lib/go/bin/go golang-go
 need_file /usr/share/gocode/src/go.etcd.io/etcd/clientv3/client.go golang-etcd-server-dev
-# Only for comparing: its package starts a server of its own where systemd runs.
-[ "${1:-}" != compare ] || need_command etcd etcd-server
 
-# etcd's own server, for tests/differential: unpacked and not installed, since its package would start a server of its
+# etcd's own server, for tests/differential and for comparing: unpacked and not installed, since its package would start a server of its
 # own. Without it that test is skipped, so a failure here is told and no more; it is tried once, and leaves a marker, so
 # that a machine without a network is not kept waiting by every build.
 unpack_etcd() {
