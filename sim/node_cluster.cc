@@ -395,6 +395,11 @@ void NodeCluster::administer() {
     const size_t leads = leader();
     if (leads != SIZE_MAX && world_.now() >= next_change_at_) change_membership(leads);
   }
+  if (random_.chance(knobs_.clock_lease_per_thousand, 1000)) {
+    const bool on = random_.chance(2, 3);
+    ++result_.counts[on ? "clock leases switched on" : "clock leases switched off"];
+    call(pick_server(), [on](NodeServer& server) { server.set_clock_lease_reads(on); });
+  }
   if (random_.chance(knobs_.compact_per_thousand, 1000)) {
     // At what some client has seen, or what nobody wrote yet, which is refused.
     const Client& client = clients_[random_.below(clients_.size())];

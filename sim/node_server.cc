@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "etcd/rpc.pb.h"
 #include "keyspace/interface.h"
+#include "keyspace/internal_command.h"
 #include "raft/describe.h"
 
 namespace conclave::sim {
@@ -125,6 +126,7 @@ void NodeServer::begin(node::FoundReplica found) {
   options.raft.group = kNodeGroup;
   options.raft.self = id_;
   options.raft.boot = boot_;
+  options.feature_level_max = boot_.value() >= knobs_.newer_build_from_boot ? 2 : 1;
   options.raft.seed = world_.decisions().generator("node.seed", id_.value() * 1'000'000 + boot_.value()).next();
   if (found.keyspace->applied().value() > 0) {
     check_.note_state(id_.value(), found.keyspace->applied(), found.keyspace->digest());
@@ -263,6 +265,10 @@ void NodeServer::on_diverged(LogIndex index) {
   check_.violate(fmt::format("server {} finds that its state at {} is not that of the others", id_, index));
 }
 
+void NodeServer::on_outdated(uint64_t level) {
+  check_.violate(fmt::format("server {} meets feature level {}, and never said that it knows it", id_, level));
+}
+
 void NodeServer::on_frame(NodeId from, ByteView frame) {
   if (dead_) return;
   replica_->on_frame(now(), from, frame);
@@ -336,6 +342,16 @@ void NodeServer::compact(int64_t revision, Done done) {
   etcdserverpb::CompactionRequest request;
   request.set_revision(revision);
   write({.kind = keyspace::CommandKind::kCompact}, request.SerializeAsString(), std::move(done));
+}
+
+void NodeServer::set_clock_lease_reads(bool on) {
+  keyspace::InternalCommand command;
+  command.operations.push_back({.kind = keyspace::InternalOperation::Kind::kRecordPut,
+                                .key = node::kClockLeaseReadsRecord,
+                                .value = on ? node::kSettingOn : node::kSettingOff});
+  std::string body;
+  keyspace::encode(command, body);
+  write({.kind = keyspace::CommandKind::kInternal}, body, [](const NodeAnswer&) {});
 }
 
 void NodeServer::grant(LeaseId lease, Duration ttl, Done done) {

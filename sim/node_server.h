@@ -53,10 +53,13 @@ struct NodeKnobs {
   // Of what is no read.
   uint64_t swap_percent = 0;
   uint64_t delete_percent = 0;
-  uint32_t compact_per_thousand = 0;  // at each look of the administrator
+  // At each look of the administrator.
+  uint32_t compact_per_thousand = 0;
+  uint32_t clock_lease_per_thousand = 0;
   uint32_t transfer_per_thousand = 0;
-  uint32_t membership_per_thousand = 0;  // at each look of the administrator
-  std::vector<bool> spare;               // machines outside the first configuration
+  uint32_t membership_per_thousand = 0;
+  uint64_t newer_build_from_boot = 1;  // that knows one feature level more; never exchanged for the older one
+  std::vector<bool> spare;             // machines outside the first configuration
 };
 
 class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld, private node::ReplicaClients {
@@ -82,6 +85,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void swap(const std::string& key, int64_t expected, const std::string& value, Done done);
   void erase(const std::string& key, Done done);
   void compact(int64_t revision, Done done);
+  void set_clock_lease_reads(bool on);
   void get(const std::string& key, Done done);
   void grant(LeaseId lease, Duration ttl, Done done);
   void revoke(LeaseId lease, Done done);
@@ -116,6 +120,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void store(node::StorageJob job) override;
   void send(NodeId to, env::Lane lane, std::string frame) override;
   void on_diverged(LogIndex index) override;
+  void on_outdated(uint64_t level) override;
   // node::ReplicaClients
   void on_write_applied(node::Ticket ticket, const keyspace::Reply& reply) override;
   void on_write_refused(node::Ticket ticket, node::RequestRefusal refusal) override;

@@ -64,6 +64,12 @@ NodeKnobs draw_node_knobs(const SwarmParameters& parameters) {
   knobs.spare = draw_knobs(parameters).spare;
   if (random.coin()) knobs.membership_per_thousand = static_cast<uint32_t>(random.between(uint64_t{10}, 200));
   if (random.chance(2, 3)) knobs.transfer_per_thousand = static_cast<uint32_t>(random.between(uint64_t{10}, 200));
+  // Reads may rest on clocks only where these keep their bound.
+  if (random.coin() && !parameters.enabled[FaultKind::kDriftBeyondBound]) {
+    knobs.clock_lease_per_thousand = static_cast<uint32_t>(random.between(uint64_t{10}, 200));
+  }
+  // Not where servers come: one with the older build may find the level raised.
+  if (knobs.membership_per_thousand == 0) knobs.newer_build_from_boot = 1 + random.below(4);
   return knobs;
 }
 

@@ -109,6 +109,12 @@ void UnaryCall::read() {
   context().read(ticket_);
 }
 
+void UnaryCall::read_at_least(Revision revision) {
+  ASSERT(ticket_ == 0);
+  ticket_ = context().issue(*this);
+  context().read_at_least(ticket_, revision);
+}
+
 void UnaryCall::ask_lease_time(LeaseId lease) {
   ASSERT(ticket_ == 0);
   ticket_ = context().issue(*this);

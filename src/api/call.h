@@ -70,6 +70,7 @@ class UnaryCall : public Call {
 
   void write(const keyspace::CommandHeader& header, ByteView body);
   void read();
+  void read_at_least(Revision revision);
   void ask_lease_time(LeaseId lease);
   void change(const node::MemberChange& change);
   // Parses with protobuf; false: the call was ended with kMalformed.

@@ -10,6 +10,7 @@
 #include "etcd/rpc.pb.h"
 #include "keyspace/internal_command.h"
 #include "keyspace/wire.h"
+#include "node/settings.h"
 
 namespace conclave::api {
 namespace {
@@ -42,6 +43,54 @@ class MemberListCall final : public UnaryCall {
       keyspace::append_message_field(response, 2, member.SerializeAsString());
     }
     answer(std::move(response));
+  }
+};
+
+void set_record(std::string_view key, std::string_view value, keyspace::InternalCommand& command) {
+  command.operations.push_back({.kind = keyspace::InternalOperation::Kind::kRecordPut, .key = key, .value = value});
+}
+
+// Looks at them, or sets some and then looks.
+class SettingsCall final : public UnaryCall {
+ public:
+  using UnaryCall::UnaryCall;
+
+ protected:
+  void on_request(ByteView message) override {
+    if (method() == Method::kGetSettings) {
+      v1::GetSettingsRequest request;
+      if (parse(message, request)) read();
+      return;
+    }
+    v1::ChangeSettingsRequest request;
+    if (!parse(message, request)) return;
+    keyspace::InternalCommand command;
+    if (request.settings().has_clock_lease_reads()) {
+      const bool on = request.settings().clock_lease_reads();
+      set_record(node::kClockLeaseReadsRecord, on ? node::kSettingOn : node::kSettingOff, command);
+    }
+    if (command.operations.empty()) {
+      fail(GrpcCode::kInvalidArgument, "no setting is given that this server knows");
+      return;
+    }
+    std::string body;
+    keyspace::encode(command, body);
+    write({.kind = keyspace::CommandKind::kInternal}, body);
+  }
+  void ready() override { respond(); }
+  void applied(const keyspace::Reply& reply) override {
+    if (reply.error == ErrorId::kNone) {
+      respond();
+    } else {
+      fail(reply.error);
+    }
+  }
+
+ private:
+  void respond() {
+    v1::SettingsResponse response;
+    response.mutable_settings()->set_clock_lease_reads(node::clock_lease_reads(context().keyspace()));
+    answer(response.SerializeAsString());
   }
 };
 
@@ -404,6 +453,9 @@ std::unique_ptr<net::CallHandler> make_cluster_call(Context& context, net::Serve
     case Method::kAddMember:
     case Method::kReplaceMember:
       return std::make_unique<NamedAdditionCall>(context, wire, method);
+    case Method::kGetSettings:
+    case Method::kChangeSettings:
+      return std::make_unique<SettingsCall>(context, wire, method);
     default:
       UNREACHABLE();
   }

@@ -2,8 +2,8 @@
 // is called at a time, and the head of every response. Owns no call; each takes itself out of here before it ends.
 //
 // All on the loop's thread, within one turn: calls come from net, answers from within the replica's flush(), then
-// turn_end(). Of the replica only write(), read(), keep_alive(), administer() and what is const are used, and
-// transfer() from turn_end().
+// turn_end(). Of the replica only write(), read(), read_at_least(), keep_alive(), administer() and what is const are
+// used, and transfer() from turn_end().
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ class Waiter {
   virtual ~Waiter() = default;
   // The keyspace is as it is right after the entry.
   virtual void on_applied(node::Ticket ticket, const keyspace::Reply& reply);
-  // The keyspace includes everything acknowledged before the read was asked for.
+  // The keyspace includes everything acknowledged before the read was asked for, or the revision it named.
   virtual void on_ready(node::Ticket ticket);
   virtual void on_kept_alive(node::Ticket ticket, int64_t ttl_ms);
   // The change of membership is made.
@@ -142,6 +142,7 @@ class Context {
     replica_.write(now(), ticket, header, body);
   }
   void read(node::Ticket ticket) { replica_.read(now(), ticket); }
+  void read_at_least(node::Ticket ticket, Revision revision) { replica_.read_at_least(now(), ticket, revision); }
   void keep_alive(node::Ticket ticket, LeaseId lease) { replica_.keep_alive(now(), ticket, lease); }
   void lease_time(node::Ticket ticket, LeaseId lease) { replica_.lease_time(now(), ticket, lease); }
   void administer(node::Ticket ticket, const node::MemberChange& change) { replica_.administer(now(), ticket, change); }

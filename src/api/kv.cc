@@ -1,5 +1,6 @@
 #include "api/kv.h"
 
+#include <charconv>
 #include <utility>
 
 #include "base/assert.h"
@@ -78,6 +79,9 @@ class CompactCall final : public WriteCall, public Job {
   bool physical_ = false;
 };
 
+// Of a serializable range: it is answered from state that includes this revision, and waits for it.
+constexpr std::string_view kMinRevisionHeader = "conclave-min-revision";
+
 class RangeCall final : public UnaryCall, public RangeWork::Owner {
  public:
   RangeCall(Context& context, net::ServerCall& wire, Method method)
@@ -102,7 +106,7 @@ class RangeCall final : public UnaryCall, public RangeWork::Owner {
     if (error != ErrorId::kNone) {
       fail(error);
     } else if (request_.serializable) {
-      work_.start(request_);
+      read_what_is_here();
     } else if (context().is_learner()) {
       fail(ErrorId::kLearnerUnsupported);
     } else {
@@ -116,6 +120,21 @@ class RangeCall final : public UnaryCall, public RangeWork::Owner {
   }
 
  private:
+  // At once; or, if the client names a revision it has seen, once that is here.
+  void read_what_is_here() {
+    const std::string_view text = wire().header(kMinRevisionHeader);
+    if (text.empty()) {
+      work_.start(request_);
+      return;
+    }
+    int64_t least = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), least);
+    if (error != std::errc() || end != text.data() + text.size() || least < 0) {
+      fail(keyspace::GrpcCode::kInvalidArgument, "conclave-min-revision is not a revision");
+      return;
+    }
+    read_at_least(Revision(least));
+  }
   std::string bytes_;
   keyspace::RangeRequest request_;
   RangeWork work_;

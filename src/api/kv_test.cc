@@ -1,4 +1,5 @@
 #include "api/testing/cluster.h"
+#include "conclave/v1/cluster.pb.h"
 
 namespace conclave::api {
 namespace {
@@ -217,6 +218,83 @@ TEST_F(KvTest, AReadWaitsForItsRoundAndAStaleOneDoesNot) {
   // Who would rather not wait is told at once.
   const auto impatient = three.call("/etcdserverpb.KV/Put", write, follower, {{"hasleader", "true"}});
   EXPECT_EQ(impatient->outcome(), "14 etcdserver: no leader");
+}
+
+// Stale, but not older than what the client has seen elsewhere.
+TEST_F(KvTest, AStaleReadWaitsForTheRevisionItNames) {
+  Cluster three(Cluster::Options{.servers = 3});
+  three.elect();
+  const uint64_t follower = three.follower();
+  three.put("a", "1");
+  three.settle();
+  three.server(follower).cut_off = true;
+  three.put("a", "2", 0, three.leader());
+  etcdserverpb::RangeRequest request;
+  request.set_key("a");
+  request.set_serializable(true);
+  const auto ask = [&](const std::string& least) {
+    auto call = three.open("/etcdserverpb.KV/Range", follower, {{"conclave-min-revision", least}});
+    call->say(request);
+    three.settle();
+    return call;
+  };
+  EXPECT_EQ(ask("2")->answer<etcdserverpb::RangeResponse>().kvs(0).value(), "1");
+  const auto newest = ask("3");
+  const auto never = ask("1000");
+  EXPECT_EQ(ask("3x")->outcome(), "3 conclave-min-revision is not a revision");
+  EXPECT_EQ(ask("-3")->outcome(), "3 conclave-min-revision is not a revision");
+  three.advance(500ms);
+  EXPECT_FALSE(newest->ended());
+  three.server(follower).cut_off = false;
+  three.advance(2s);
+  ASSERT_EQ(newest->outcome(), "OK");
+  EXPECT_EQ(newest->answer<etcdserverpb::RangeResponse>().kvs(0).value(), "2");
+  EXPECT_EQ(newest->answer<etcdserverpb::RangeResponse>().header().revision(), 3);
+  three.advance(8s);
+  EXPECT_EQ(never->outcome(), "14 etcdserver: request timed out");
+}
+
+// While a majority's promise stands, the leader need not ask; what keeps a lease alive always does.
+TEST_F(KvTest, ReadsRestOnTheClockLeaseWhereTheClusterIsSetSo) {
+  Cluster three(Cluster::Options{.servers = 3});
+  const uint64_t leader = three.elect();
+  three.put("a", "1");
+  const int64_t lease = three.grant(60);
+  etcdserverpb::RangeRequest request;
+  request.set_key("a");
+  etcdserverpb::LeaseKeepAliveRequest renewal;
+  renewal.set_id(lease);
+  const auto read_alone = [&] {
+    for (uint64_t id = 1; id <= 3; ++id) three.server(id).cut_off = id != leader;
+    auto read = three.open("/etcdserverpb.KV/Range", leader);
+    read->say(request);
+    auto keep_alive = three.open("/etcdserverpb.Lease/LeaseKeepAlive", leader);
+    keep_alive->say(renewal);
+    three.settle();
+    const bool answered = read->ended();
+    EXPECT_EQ(keep_alive->sent.size(), 0U) << "that rests on no clock but the lease's own";
+    for (uint64_t id = 1; id <= 3; ++id) three.server(id).cut_off = false;
+    three.advance(1s);
+    EXPECT_EQ(read->outcome(), "OK");
+    EXPECT_EQ(keep_alive->sent.size(), 1U);
+    return answered;
+  };
+  EXPECT_FALSE(read_alone()) << "not by default";
+  v1::ChangeSettingsRequest change;
+  EXPECT_EQ(three.call("/conclave.v1.Cluster/ChangeSettings", change)->outcome(),
+            "3 no setting is given that this server knows");
+  change.mutable_settings()->set_clock_lease_reads(true);
+  const auto on = three.call("/conclave.v1.Cluster/ChangeSettings", change, three.follower());
+  EXPECT_TRUE(on->answer<v1::SettingsResponse>().settings().clock_lease_reads());
+  three.advance(1s);
+  ASSERT_EQ(three.leader(), leader);
+  EXPECT_TRUE(read_alone());
+  change.mutable_settings()->set_clock_lease_reads(false);
+  ASSERT_EQ(three.call("/conclave.v1.Cluster/ChangeSettings", change, three.follower())->outcome(), "OK");
+  const auto off = three.call("/conclave.v1.Cluster/GetSettings", v1::GetSettingsRequest());
+  EXPECT_FALSE(off->answer<v1::SettingsResponse>().settings().clock_lease_reads());
+  three.advance(1s);
+  EXPECT_FALSE(read_alone());
 }
 
 TEST_F(KvTest, AWriteOfUnknownOutcomeTimesOut) {

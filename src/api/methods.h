@@ -27,6 +27,8 @@ namespace conclave::api {
   X(kMemberPromote, "/etcdserverpb.Cluster/MemberPromote")                              \
   X(kAddMember, "/conclave.v1.Cluster/AddMember")                                       \
   X(kReplaceMember, "/conclave.v1.Cluster/ReplaceMember")                               \
+  X(kGetSettings, "/conclave.v1.Cluster/GetSettings")                                   \
+  X(kChangeSettings, "/conclave.v1.Cluster/ChangeSettings")                             \
   X(kAlarm, "/etcdserverpb.Maintenance/Alarm")                                          \
   X(kStatus, "/etcdserverpb.Maintenance/Status")                                        \
   X(kDefragment, "/etcdserverpb.Maintenance/Defragment")                                \

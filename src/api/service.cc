@@ -78,6 +78,8 @@ std::unique_ptr<net::CallHandler> Service::open(net::ServerCall& call) {
     case Method::kMemberPromote:
     case Method::kAddMember:
     case Method::kReplaceMember:
+    case Method::kGetSettings:
+    case Method::kChangeSettings:
       return make_cluster_call(context_, call, *method);
     case Method::kAlarm:
     case Method::kStatus:

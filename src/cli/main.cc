@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   conclave::cli::add_status(app, exit_code);
   conclave::cli::add_member(app, exit_code);
   conclave::cli::add_leader(app, exit_code);
+  conclave::cli::add_setting(app, exit_code);
   conclave::cli::add_lock(app, exit_code);
   conclave::cli::add_kv(app, exit_code);
   conclave::cli::add_bench(app, exit_code);

@@ -40,6 +40,8 @@ void add_init(CLI::App& app, int& exit_code);
 void add_member(CLI::App& app, int& exit_code);
 // `conclave leader transfer`: who leads it.
 void add_leader(CLI::App& app, int& exit_code);
+// `conclave settings`, `conclave setting clock-lease-reads on|off`: how the cluster is set.
+void add_setting(CLI::App& app, int& exit_code);
 // `conclave cert init|issue`: a CA and certificates, as files.
 void add_cert(CLI::App& app, int& exit_code);
 // `conclave bench kv|lock|watch|failover`: loads that measure a cluster.

@@ -63,6 +63,15 @@ struct FrameEncoder {
     writer.varint(frame.id);
     writer.fixed<uint8_t>(static_cast<uint8_t>(frame.refusal));
   }
+  void operator()(const FeatureQuery& frame) const {
+    head(FrameKind::kFeatureQuery, frame.group);
+    writer.varint(frame.term.value());
+  }
+  void operator()(const Features& frame) const {
+    head(FrameKind::kFeatures, frame.group);
+    writer.varint(frame.term.value());
+    writer.varint(frame.level);
+  }
 };
 
 bool read_flag(ByteReader& reader) {
@@ -209,6 +218,18 @@ Result<Frame> decode_frame(ByteView bytes) {
       if (refusal > static_cast<uint8_t>(ChangeRefusal::kChangePending)) reader.reject();
       reply.refusal = static_cast<ChangeRefusal>(refusal);
       frame = reply;
+      break;
+    }
+    case FrameKind::kFeatureQuery: {
+      frame = FeatureQuery{.group = group, .term = Term(reader.varint())};
+      break;
+    }
+    case FrameKind::kFeatures: {
+      Features features{.group = group};
+      features.term = Term(reader.varint());
+      features.level = reader.varint();
+      if (features.level == 0) reader.reject();
+      frame = features;
       break;
     }
     default:

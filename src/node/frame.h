@@ -25,6 +25,8 @@ enum class FrameKind : uint8_t {
   kStateDigest = 6,
   kChange = 7,
   kChangeReply = 8,
+  kFeatureQuery = 9,
+  kFeatures = 10,
 };
 
 // Commands for the leader of this term, numbered by the sender from 1 in each term. A leader takes only its own term's,
@@ -122,7 +124,19 @@ struct ChangeReply {
   ChangeRefusal refusal = ChangeRefusal::kNone;  // none: done, and applied at the leader
 };
 
-using Frame = std::variant<Forward, ForwardReply, KeepAlive, KeepAliveReply, StateDigest, ChangeRequest, ChangeReply>;
+// Asked by the leader of this term: what the receiver's build knows (features.h).
+struct FeatureQuery {
+  GroupId group;
+  Term term;
+};
+struct Features {
+  GroupId group;
+  Term term;           // of the query
+  uint64_t level = 0;  // the highest it knows
+};
+
+using Frame = std::variant<Forward, ForwardReply, KeepAlive, KeepAliveReply, StateDigest, ChangeRequest, ChangeReply,
+                           FeatureQuery, Features>;
 
 // In one frame; more go with the next.
 inline constexpr size_t kForwardCommandsMax = 1024;

@@ -26,8 +26,10 @@
 #include "keyspace/keyspace.h"
 #include "keyspace/snapshot.h"
 #include "node/digest_comparison.h"
+#include "node/features.h"
 #include "node/frame.h"
 #include "node/lease_clock.h"
+#include "node/settings.h"
 #include "node/storage.h"
 #include "raft/raft.h"
 #include "wal/batch.h"
@@ -65,6 +67,9 @@ class ReplicaWorld {
   // A majority of the members agrees that the state after this entry is another one than here: by a fault of memory, or
   // a defect. The host says so and ends the process: what this server answers may be wrong.
   virtual void on_diverged(LogIndex index) = 0;
+  // The cluster's feature level is above what this build knows (features.h; zero: not even the record is): what stands
+  // in the log behind it may mean something else here. The host says so and ends the process.
+  virtual void on_outdated(uint64_t level) = 0;
 };
 
 // Whom a replica answers. Called from within the replica's functions, mostly flush(). Of the replica's functions these
@@ -75,7 +80,7 @@ class ReplicaClients {
   virtual void on_write_applied(Ticket ticket, const keyspace::Reply& reply) = 0;
   virtual void on_write_refused(Ticket ticket, RequestRefusal refusal) = 0;  // known not applied
   virtual void on_write_unknown(Ticket ticket) = 0;
-  // The keyspace, as it is now, includes everything acknowledged before the read arrived.
+  // The keyspace, as it is now, includes everything acknowledged before the read arrived; or the revision it asked for.
   virtual void on_read_ready(Ticket ticket) = 0;
   virtual void on_read_refused(Ticket ticket, RequestRefusal refusal) = 0;
   // Of keep_alive() its whole time, of lease_time() what is left of it; zero: the lease is gone.
@@ -113,6 +118,8 @@ struct ReplicaOptions {
   uint32_t entries_per_turn = 2048;
   // Reads made ready in one turn; each looks for a key or begins a walk.
   uint32_t reads_per_turn = 2048;
+  // The highest this build knows; a simulated build may know another one.
+  uint64_t feature_level_max = kFeatureLevelMax;
   // When the leader has history compacted. On by default: keyspace/history_budget.h.
   keyspace::HistoryBudget::Options history;
   // A snapshot is taken once the log behind the last one has this many bytes, and half of what that snapshot took: what
@@ -170,6 +177,8 @@ class Replica {
   // (keyspace/validate.h).
   void write(Instant now, Ticket ticket, keyspace::CommandHeader header, ByteView body);
   void read(Instant now, Ticket ticket);
+  // Ready once the state here includes this revision; no round, so it may be older than what others have acknowledged.
+  void read_at_least(Instant now, Ticket ticket, Revision revision);
   void keep_alive(Instant now, Ticket ticket, LeaseId lease) { ask_of_lease(now, ticket, lease, true); }
   // How long it has to go, by the leader's clock. Answered as a keep-alive, and limited with them.
   void lease_time(Instant now, Ticket ticket, LeaseId lease) { ask_of_lease(now, ticket, lease, false); }
@@ -187,6 +196,8 @@ class Replica {
   [[nodiscard]] LogIndex applied() const { return applied_; }
   [[nodiscard]] const LeaseClock& lease_clock() const { return lease_clock_; }
   [[nodiscard]] const ReplicaCounters& counters() const { return counters_; }
+  // The cluster's, as applied.
+  [[nodiscard]] uint64_t feature_level() const { return feature_level_; }
   [[nodiscard]] size_t writes_pending() const { return writes_.size(); }
   // A snapshot from a peer is being loaded.
   [[nodiscard]] bool is_installing() const { return install_.has_value(); }
@@ -259,6 +270,7 @@ class Replica {
   void finish_entry(Instant now, const Entry& entry);
   void resolve(const keyspace::Reply& reply);
   void on_term_passed(Term term);
+  void take_settings(Instant now);
   void lead_leases(Instant now);
   void walk_leases(Instant now);
   void follow_leases();
@@ -287,9 +299,15 @@ class Replica {
   void retry_rounds(Instant now);
   void look_again(Instant now);
   void answer_remote(const RemoteKeepAlives& remote, bool ok);
+  [[nodiscard]] bool admit_read(Ticket ticket);
   void release_reads();
+  // Those whose place is reached.
+  template <class Place>
+  void release_from(std::multimap<Place, WaitingRead>& waiting, Place reached, uint32_t& count);
   void compact_history(Instant now);
   void expire_requests(Instant now);
+  void expire_writes(Instant now);
+  void expire_rounds(Instant now);
   void ask_of_lease(Instant now, Ticket ticket, LeaseId lease, bool renews);
   int64_t time_of(Instant now, LeaseId lease, bool renews);
 
@@ -298,6 +316,8 @@ class Replica {
   void on(Instant now, NodeId from, const KeepAlive& frame);
   void on(Instant now, NodeId from, const KeepAliveReply& frame);
   void on(Instant now, NodeId from, const StateDigest& frame);
+  void on(Instant now, NodeId from, const FeatureQuery& frame);
+  void on(Instant now, NodeId from, const Features& frame);
 
   // administration.cc
   struct PendingChange {
@@ -337,6 +357,10 @@ class Replica {
   void end_change(const PendingChange& change, ChangeRefusal refusal);
   void lose_change(const PendingChange& change);
   [[nodiscard]] Instant next_change_deadline() const;
+
+  // features.cc
+  void raise_feature_level(Instant now);
+  [[nodiscard]] Instant next_features_deadline() const;
 
   void tell_digest();
   void take_verdict(DigestComparison::Verdict verdict, LogIndex index);
@@ -407,8 +431,9 @@ class Replica {
   std::map<NodeId, ForwardSource> sources_;  // as leader, in this term
   Term sources_term_;
 
-  bool dirty_ = false;      // requests came since the last flush(), or were left over by it
-  bool disk_full_ = false;  // the log finds no space for another segment
+  bool dirty_ = false;              // requests came since the last flush(), or were left over by it
+  bool disk_full_ = false;          // the log finds no space for another segment
+  bool clock_lease_reads_ = false;  // the cluster's setting, as applied
 
   // Reads and keep-alives.
   std::vector<WaitingRead> new_reads_;
@@ -420,6 +445,7 @@ class Replica {
   std::map<uint64_t, Round> rounds_;  // by raft's context
   uint64_t last_round_ = 0;
   std::multimap<LogIndex, WaitingRead> confirmed_reads_;  // wait for the state to reach the index
+  std::multimap<Revision, WaitingRead> revision_reads_;   // wait for the state to reach the revision
   std::multimap<LogIndex, UnknownLeases> unknown_leases_;
   std::map<uint64_t, ForwardedKeepAlives> forwarded_keep_alives_;
   uint64_t last_keep_alive_frame_ = 0;
@@ -435,6 +461,12 @@ class Replica {
   Term change_sources_term_;
 
   DigestComparison digests_;
+
+  uint64_t feature_level_ = 1;  // the cluster's, as applied
+  // As leader, in this term: the levels of those who told theirs.
+  std::map<NodeId, uint64_t> features_;
+  Term features_term_;
+  Instant features_asked_at_ = Instant::min();
 
   keyspace::HistoryBudget history_;
   Instant history_checked_at_{};

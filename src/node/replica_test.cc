@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "base/random.h"
+#include "keyspace/internal_command.h"
 #include "raft/describe.h"
 #include "raft/testing/durable.h"
 
@@ -91,6 +92,7 @@ class Group {
     std::deque<std::pair<WriteSequence, wal::Batch>> writes;
     bool disk_stopped = false;
     int reserves_used = 0;
+    uint64_t build = 1;  // the feature level it knows from its next start on
 
     void store(StorageJob job) override {
       if (std::holds_alternative<UseReserveJob>(job)) {
@@ -104,6 +106,8 @@ class Group {
     void send(NodeId to, env::Lane, std::string frame) override { group->post(id, to.value(), std::move(frame)); }
     LogIndex diverged_at;
     void on_diverged(LogIndex index) override { diverged_at = index; }
+    uint64_t outdated_by = 0;
+    void on_outdated(uint64_t level) override { outdated_by = level; }
     void on_write_applied(Ticket ticket, const keyspace::Reply& reply) override {
       group->answer(ticket, reply.error == keyspace::ErrorId::kNone ? "applied" : "error", reply.revision.value());
     }
@@ -163,6 +167,7 @@ class Group {
     options.raft.self = NodeId(id);
     options.raft.boot = member.boot;
     options.raft.seed = id * 100 + member.boot.value();
+    options.feature_level_max = member.build;
     member.replica =
         std::make_unique<Replica>(options, member.durable.recover(), std::make_unique<keyspace::Keyspace>(), member);
     member.replica->set_clients(member);
@@ -250,8 +255,20 @@ class Group {
     replica(at).write(now, ++last_ticket_, {.kind = keyspace::CommandKind::kDeleteRange}, range_body(key));
     return last_ticket_;
   }
+  Ticket put_record(uint64_t at, std::string_view key, std::string_view value) {
+    keyspace::InternalCommand command;
+    command.operations.push_back({.kind = keyspace::InternalOperation::Kind::kRecordPut, .key = key, .value = value});
+    std::string body;
+    keyspace::encode(command, body);
+    replica(at).write(now, ++last_ticket_, {.kind = keyspace::CommandKind::kInternal}, body);
+    return last_ticket_;
+  }
   Ticket read(uint64_t at) {
     replica(at).read(now, ++last_ticket_);
+    return last_ticket_;
+  }
+  Ticket read_at_least(uint64_t at, int64_t revision) {
+    replica(at).read_at_least(now, ++last_ticket_, Revision(revision));
     return last_ticket_;
   }
   Ticket keep_alive(uint64_t at, int64_t lease) {
@@ -838,7 +855,9 @@ TEST(FrameTest, ComeBackAsTheyWereAndBrokenOnesAreRefused) {
                     .boot = Boot(2),
                     .id = 5,
                     .change = {.kind = MemberChangeKind::kRemove, .id = NodeId(9)}},
-      ChangeReply{.group = kGroup, .boot = Boot(2), .id = 4, .refusal = ChangeRefusal::kChangePending}};
+      ChangeReply{.group = kGroup, .boot = Boot(2), .id = 4, .refusal = ChangeRefusal::kChangePending},
+      FeatureQuery{.group = kGroup, .term = Term(3)},
+      Features{.group = kGroup, .term = Term(3), .level = 2}};
   for (const Frame& frame : frames) {
     const std::string bytes = encode(frame);
     const Result<Frame> decoded = decode_frame(bytes);
@@ -927,6 +946,113 @@ TEST(ReplicaChaos, EveryAnswerIsTrue) {
   EXPECT_GT(kinds["applied"], 5'000);
   EXPECT_GT(kinds["refused"], 50);
   EXPECT_GT(kinds["unknown"], 50);
+}
+
+// ---- Features and settings ----
+
+TEST(ReplicaTest, TheFeatureLevelIsRaisedOnceAllMembersKnowIt) {
+  Group group(3);
+  const auto levels = [&] {
+    std::string text;
+    for (uint64_t id = 1; id <= 3; ++id)
+      text += group.up(id) ? fmt::format("{}", group.replica(id).feature_level()) : "-";
+    return text;
+  };
+  const auto upgrade = [&](uint64_t id, uint64_t build) {
+    group.member(id).build = build;
+    group.crash(id);
+    group.restart(id);
+    group.elect();
+    group.advance(seconds(3));
+  };
+  group.elect();
+  upgrade(1, 2);
+  upgrade(2, 3);
+  EXPECT_EQ(levels(), "111");
+  upgrade(3, 2);
+  EXPECT_EQ(levels(), "222") << "as far as all know";
+  upgrade(1, 3);
+  group.member(3).build = 3;
+  group.crash(3);
+  group.elect();
+  group.advance(seconds(10));
+  EXPECT_EQ(levels(), "22-") << "nobody speaks for a member that is away";
+  group.restart(3);
+  group.advance(seconds(3));
+  EXPECT_EQ(levels(), "333");
+  for (uint64_t id = 1; id <= 3; ++id) EXPECT_EQ(group.member(id).outdated_by, 0U);
+  // Of an older build again: it is told before it goes on.
+  upgrade(2, 2);
+  EXPECT_EQ(group.member(2).outdated_by, 3U);
+  EXPECT_EQ(group.member(1).outdated_by, 0U);
+}
+
+TEST(ReplicaTest, ALearnerCountsForTheFeatureLevelToo) {
+  Group group(3);
+  for (uint64_t id = 1; id <= 3; ++id) {
+    group.crash(id);
+    group.member(id).build = 2;
+  }
+  group.add_empty(4);
+  for (uint64_t id = 1; id <= 3; ++id) group.restart(id);
+  const uint64_t leader = group.elect();
+  EXPECT_EQ(group.replica(leader).feature_level(), 2U);
+  // One of an older build is added all the same, and ends when it meets the level.
+  const Ticket added = group.administer(leader, MemberChangeKind::kAddLearner, 4);
+  group.advance(seconds(3));
+  EXPECT_EQ(group.kind(added), "done");
+  EXPECT_EQ(group.member(4).outdated_by, 2U);
+  // It keeps the level where it is, until it is gone or exchanged.
+  for (uint64_t id = 1; id <= 3; ++id) {
+    group.member(id).build = 3;
+    group.crash(id);
+    group.restart(id);
+  }
+  group.elect();
+  group.advance(seconds(3));
+  EXPECT_EQ(group.replica(leader).feature_level(), 2U);
+  group.member(4).build = 3;
+  group.crash(4);
+  group.restart(4);
+  group.advance(seconds(3));
+  EXPECT_EQ(group.replica(leader).feature_level(), 3U);
+}
+
+TEST(ReplicaTest, ASettingStandsInTheLogAndOutlivesAStart) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  EXPECT_LT(group.replica(leader).raft().lease_until(), group.now);
+  group.put_record(follower, kClockLeaseReadsRecord, kSettingOn);
+  group.advance(seconds(1));
+  EXPECT_GT(group.replica(leader).raft().lease_until(), group.now);
+  for (uint64_t id = 1; id <= 3; ++id) group.crash(id);
+  for (uint64_t id = 1; id <= 3; ++id) group.restart(id);
+  const uint64_t next = group.elect();
+  group.advance(seconds(1));
+  EXPECT_GT(group.replica(next).raft().lease_until(), group.now);
+  group.put_record(next, kClockLeaseReadsRecord, "whatever a later version may write");
+  group.advance(seconds(1));
+  EXPECT_LT(group.replica(next).raft().lease_until(), group.now) << "as by default";
+}
+
+TEST(ReplicaTest, AReadThatNamesARevisionWaitsForIt) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  group.put(leader, "a");
+  group.advance(seconds(1));
+  const Ticket here = group.read_at_least(follower, 2);
+  const Ticket coming = group.read_at_least(follower, 3);
+  const Ticket never = group.read_at_least(follower, 1000);
+  group.settle();
+  EXPECT_EQ(group.kind(here), "ready");
+  EXPECT_EQ(group.kind(coming), "none");
+  group.put(leader, "a");
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(coming), "ready");
+  group.advance(seconds(8));
+  EXPECT_EQ(group.kind(never), "refused");
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace conclave::raft {
 
 void Raft::on(const Read& input) {
   if (role_ == Role::kLeader) {
-    if (now_ < lease_until() && commit_ >= term_first_) {
+    if (!input.by_round && now_ < lease_until() && commit_ >= term_first_) {
       REACHED(read_on_clock_lease);
       output_->reads.push_back({.context = input.context, .index = commit_});
       return;

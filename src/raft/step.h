@@ -60,6 +60,8 @@ struct ProposeMembership {
 // context stands for any number of reads that arrived before it.
 struct Read {
   uint64_t context = 0;
+  // To be proven by a round even where reads may rest on the leader's clock lease.
+  bool by_round = false;
 };
 
 // Hand leadership over (dissertation 3.10). `to` zero: to whom is most up to date.

@@ -51,6 +51,7 @@ constexpr Duration kRefusalCheck = std::chrono::seconds(2);
 
 // An internal error (sysexits).
 constexpr int kDivergedExit = 70;
+constexpr int kOutdatedExit = 69;
 
 bool is_loopback(std::string_view host) {
   return host == "localhost" || host == "::1" || host.starts_with("127.");
@@ -111,6 +112,7 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   void store(node::StorageJob job) override { storage_->add(std::move(job)); }
   void send(NodeId to, env::Lane lane, std::string frame) override { links_->send(to, lane, std::move(frame)); }
   void on_diverged(LogIndex index) override;
+  void on_outdated(uint64_t level) override;
   // net::Service
   std::unique_ptr<net::CallHandler> open(net::ServerCall& call) override;
   std::unique_ptr<net::HttpHandler> open_http(const net::HttpRequest& request, net::HttpAnswer& answer) override {
@@ -731,6 +733,16 @@ void Wired::on_diverged(LogIndex index) {
                   index));
   log_flush();
   std::_Exit(kDivergedExit);
+}
+
+// Nothing is lost: a build that knows the level goes on where this one ended.
+void Wired::on_outdated(uint64_t level) {
+  log_error(
+      fmt::format("the cluster has feature level {}, and this build knows {} at most: it cannot follow what the "
+                  "others write, and ends. Start this server with the version that the others run",
+                  level == 0 ? "unknown to it" : fmt::format("{}", level), node::kFeatureLevelMax));
+  log_flush();
+  std::_Exit(kOutdatedExit);
 }
 
 // ---- Clients ----

@@ -136,6 +136,7 @@ class Cluster {
     void send(NodeId to, env::Lane, std::string frame) override {
       cluster->mail_.push_back({id, to, std::move(frame)});
     }
+    void on_outdated(uint64_t level) override { ADD_FAILURE() << "outdated: " << level; }
     void on_diverged(LogIndex index) override { ADD_FAILURE() << "diverged at " << index.value(); }
     Cluster* cluster = nullptr;
     NodeId id;
@@ -271,12 +272,12 @@ class Cluster {
   }
 
   // ---- Shorthands ----
-  int64_t put(const std::string& key, const std::string& value, int64_t lease = 0) {
+  int64_t put(const std::string& key, const std::string& value, int64_t lease = 0, uint64_t at = 1) {
     etcdserverpb::PutRequest request;
     request.set_key(key);
     request.set_value(value);
     request.set_lease(lease);
-    const auto done = call("/etcdserverpb.KV/Put", request);
+    const auto done = call("/etcdserverpb.KV/Put", request, at);
     EXPECT_EQ(done->outcome(), "OK");
     return done->answer<etcdserverpb::PutResponse>().header().revision();
   }

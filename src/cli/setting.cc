@@ -1,0 +1,81 @@
+// `conclave settings`: how the cluster is set; `conclave setting clock-lease-reads on|off`: sets it, in the log, for
+// all servers.
+#include <memory>
+#include <string>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include "cli/common.h"
+#include "cli/json.h"
+#include "cli/table.h"
+#include "cli/verbs.h"
+#include "conclave/v1/cluster.pb.h"
+
+namespace conclave::cli {
+namespace {
+
+struct Arguments {
+  Common common;
+  std::string value;  // to be set
+  bool json = false;
+};
+
+void print(const v1::Settings& settings, bool json) {
+  const bool on = settings.clock_lease_reads();
+  if (json) {
+    JsonList fields;
+    fields.field("clock_lease_reads", on ? "true" : "false");
+    fmt::print("{}\n", fields.object());
+    return;
+  }
+  Table table({"SETTING", "VALUE", "MEANING"});
+  table.add({"clock-lease-reads", on ? "on" : "off",
+             on ? "reads rest on the leader's clock lease" : "each read is proven by a round of heartbeats"});
+  fmt::print("{}", table.text());
+}
+
+template <class Request>
+int ask(const Arguments& arguments, const char* path, const Request& request) {
+  auto parsed = load_endpoints(arguments.common);
+  if (!parsed) return report(usage_failure(parsed.error()));
+  Endpoints endpoints(std::move(*parsed));
+  // Set twice it is the same.
+  const auto answer = endpoints.ask<v1::SettingsResponse>(path, request, Repeat::kHarmless, arguments.common.timeout);
+  if (!answer) return report(answer.error());
+  print(answer->settings(), arguments.json);
+  return kOk;
+}
+
+void add_output(CLI::App& verb, const std::shared_ptr<Arguments>& arguments) {
+  add_common(verb, arguments->common);
+  verb.add_option_function<std::string>(
+          "-o,--output", [arguments](const std::string& output) { arguments->json = output == "json"; },
+          "table or json")
+      ->check(CLI::IsMember({"table", "json"}));
+}
+
+}  // namespace
+
+void add_setting(CLI::App& app, int& exit_code) {
+  const auto arguments = std::make_shared<Arguments>();
+  CLI::App* look = app.add_subcommand("settings", "how the cluster is set");
+  add_output(*look, arguments);
+  look->callback([arguments, &exit_code] {
+    exit_code = ask(*arguments, "/conclave.v1.Cluster/GetSettings", v1::GetSettingsRequest());
+  });
+  CLI::App* setting = app.add_subcommand("setting", "set something for the whole cluster");
+  setting->require_subcommand(1);
+  CLI::App* verb = setting->add_subcommand(
+      "clock-lease-reads",
+      "reads without a round to the other servers; rests on clocks that are within 1 % of true rate");
+  add_output(*verb, arguments);
+  verb->add_option("VALUE", arguments->value, "on or off")->required()->check(CLI::IsMember({"on", "off"}));
+  verb->callback([arguments, &exit_code] {
+    v1::ChangeSettingsRequest request;
+    request.mutable_settings()->set_clock_lease_reads(arguments->value == "on");
+    exit_code = ask(*arguments, "/conclave.v1.Cluster/ChangeSettings", request);
+  });
+}
+
+}  // namespace conclave::cli
