@@ -42,6 +42,12 @@ def main() -> int:
             result = run(command.replace("make ", "make -n ", 1))
         elif "CONCLAVE_REWRITE" in command:
             result = run(command.replace("CONCLAVE_REWRITE=1 ", ""))
+        elif command.startswith("CONCLAVE_PLANTED="):
+            # The copy with the bugs is not built by a check-in: the program and its options must be there.
+            options = [word for word in command.split() if word.startswith("--")]
+            result = run("build/release/simulate --help")
+            if any(option not in result.stdout for option in options):
+                result.returncode = 1
         elif command.startswith("tools/planted.py"):
             result = run("tools/planted.py --help")
         else:

@@ -102,16 +102,44 @@ def run(finder: str, number: int) -> tuple[str, float]:
     return outcome, time.monotonic() - begin
 
 
+def seeds_needed(suite: str, number: int, most: int) -> int | None:
+    """The first seed of random simulation that finds the bug; None if none up to `most` does."""
+    environment = os.environ | {"CONCLAVE_PLANTED": str(number)}
+    for first in range(1, most + 1, 10):
+        last = min(first + 9, most)
+        command = [str(BUILD / "simulate"), suite, "--seeds", f"{first}-{last}", "--seconds", "30", "--jobs", "1"]
+        result = subprocess.run(command, cwd=BUILD, env=environment, capture_output=True, text=True, timeout=1800)
+        failed = [int(line.split()[1]) for line in result.stdout.splitlines() if line.startswith("  seed ")]
+        if result.returncode != 0:
+            return min(failed) if failed else last
+    return None
+
+
+def tell_seeds_needed(bugs: list[dict], suite: str, most: int, pool: concurrent.futures.ThreadPoolExecutor) -> int:
+    if seeds_needed(suite, NULL_PLANT, most) is not None:
+        print("NOT SOUND  the simulation fails with a null plant")
+        return 1
+    for bug, seeds in zip(bugs, pool.map(lambda bug: seeds_needed(suite, bug["number"], most), bugs)):
+        print(f"{'-' if seeds is None else seeds:>5}  {bug['number']:4}  {bug['name']}", flush=True)
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--only", help="one group: the name of a file in tests/planted")
     parser.add_argument("--bug", type=int, help="one bug")
+    parser.add_argument("--seeds-needed", metavar="SUITE", help="instead: the first seed of this suite that finds each bug")
+    parser.add_argument("--most", type=int, default=200, help="seeds tried for that")
     arguments = parser.parse_args()
     bugs = load(arguments.only)
     make_copy(bugs)
     if arguments.bug:
         bugs = [bug for bug in bugs if bug["number"] == arguments.bug]
+    if arguments.seeds_needed:
+        build({"simulate"}, arguments.jobs)
+        with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+            return tell_seeds_needed(bugs, arguments.seeds_needed, arguments.most, pool)
     finders = sorted({bug["finder"] for bug in bugs})
     build({finder.split()[0] for finder in finders}, arguments.jobs)
     bad = 0
