@@ -31,6 +31,11 @@ int fail_with(const Error& error) {
   return report(Failure{.code = code, .message = error.message});
 }
 
+// How far what it holds is to be believed.
+std::string worth_of(const server::Survivor& survivor) {
+  return survivor.has_diverged() ? "diverged" : std::string(to_string(survivor.certainty));
+}
+
 std::string verdict(const server::RecoverPlan& plan) {
   const server::Survivor& best = plan.survivors.front();
   if (plan.complete) {
@@ -48,9 +53,9 @@ std::string verdict(const server::RecoverPlan& plan) {
 void print_table(const server::RecoverPlan& plan) {
   Table table({"DIRECTORY", "NAME", "CLUSTER", "CERTAINTY", ">TERM", ">LAST", ">OF TERM", ">READABLE", ">COMMITTED"});
   for (const server::Survivor& each : plan.survivors) {
-    table.add({each.directory, each.identity.name, fmt::format("{:x}", each.identity.cluster.value()),
-               std::string(to_string(each.certainty)), fmt::format("{}", each.term), fmt::format("{}", each.last.index),
-               fmt::format("{}", each.last.term), fmt::format("{}", each.readable), fmt::format("{}", each.commit)});
+    table.add({each.directory, each.identity.name, fmt::format("{:x}", each.identity.cluster.value()), worth_of(each),
+               fmt::format("{}", each.term), fmt::format("{}", each.last.index), fmt::format("{}", each.last.term),
+               fmt::format("{}", each.readable), fmt::format("{}", each.commit)});
   }
   fmt::print("{}\n{}\n", table.text(), verdict(plan));
   fmt::print(
@@ -66,7 +71,7 @@ void print_json(const server::RecoverPlan& plan) {
     fields.field("directory", json_text(each.directory));
     fields.field("name", json_text(each.identity.name));
     fields.field("cluster", json_text(fmt::format("{:x}", each.identity.cluster.value())));
-    fields.field("certainty", json_text(to_string(each.certainty)));
+    fields.field("certainty", json_text(worth_of(each)));
     fields.field("term", json_number(each.term));
     fields.field("last", json_number(each.last.index));
     fields.field("last_term", json_number(each.last.term));

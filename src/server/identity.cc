@@ -13,11 +13,13 @@ constexpr std::string_view kFile = "identity";
 constexpr std::string_view kBeside = "identity.new";
 constexpr std::string_view kFirstLine = "conclave identity 1\n";
 constexpr std::string_view kRemovedLine = "removed yes";
+constexpr std::string_view kDivergedKey = "diverged";
 
 std::string encode(const Identity& identity) {
   std::string text = fmt::format("{}cluster {:016x}\nnode {:016x}\nname {}\nboot {}\n", kFirstLine,
                                  identity.cluster.value(), identity.node.value(), identity.name, identity.boot.value());
   if (identity.removed) text += fmt::format("{}\n", kRemovedLine);
+  if (identity.diverged_at.value() != 0) text += fmt::format("{} {}\n", kDivergedKey, identity.diverged_at);
   text += fmt::format("crc32c {:08x}\n", crc32c(text));
   return text;
 }
@@ -39,14 +41,17 @@ bool parse_number(std::string_view text, int base, uint64_t& value) {
 
 Result<Identity> decode(std::string_view whole) {
   std::string_view text = whole;
-  std::string_view cluster, node, name, boot, removed, checksum;
-  uint64_t cluster_number = 0, node_number = 0, boot_number = 0, sum = 0;
+  std::string_view cluster, node, name, boot, removed, diverged, checksum;
+  uint64_t cluster_number = 0, node_number = 0, boot_number = 0, diverged_number = 0, sum = 0;
   bool good = text.starts_with(kFirstLine);
   if (good) text.remove_prefix(kFirstLine.size());
   good = good && take_line(text, "cluster", cluster) && take_line(text, "node", node) &&
          take_line(text, "name", name) && take_line(text, "boot", boot);
   const bool is_removed = good && take_line(text, "removed", removed);
   good = good && (!is_removed || removed == "yes");
+  if (good && take_line(text, kDivergedKey, diverged)) {
+    good = parse_number(diverged, 10, diverged_number) && diverged_number != 0;
+  }
   const size_t covered = whole.size() - text.size();
   good = good && take_line(text, "crc32c", checksum) && text.empty() && parse_number(checksum, 16, sum) &&
          sum == crc32c(whole.substr(0, covered)) && parse_number(cluster, 16, cluster_number) &&
@@ -56,7 +61,8 @@ Result<Identity> decode(std::string_view whole) {
                   .node = NodeId(node_number),
                   .name = std::string(name),
                   .boot = Boot(boot_number),
-                  .removed = is_removed};
+                  .removed = is_removed,
+                  .diverged_at = LogIndex(diverged_number)};
 }
 
 Result<std::string> read_all(env::Disk& disk) {
@@ -156,6 +162,13 @@ Result<Identity> begin_life(env::Disk& disk, const Identity& expected, std::opti
       return fail(ErrorCode::kForeign,
                   "this server was removed from the cluster {:016x}; to add it again, start it with an empty directory",
                   identity.cluster.value());
+    }
+    if (identity.diverged_at.value() != 0) {
+      return fail(
+          ErrorCode::kUnreadable,
+          "this server's state differed from that of a majority after entry {}, so what the directory holds is not to "
+          "be believed; to have it copied from the others, start it with an empty directory",
+          identity.diverged_at);
     }
   } else if (found.error().code != ErrorCode::kNotFound) {
     return std::unexpected(found.error());

@@ -1,6 +1,6 @@
 // Identity: who this server is, kept beside the log in the file `identity`: cluster, server, how often it started, and
-// whether it was removed. What the file says holds; the command line only says what is to be written into a new one.
-// Written anew at each start, durable before anything else happens.
+// what keeps it from starting again. What the file says holds; the command line only says what is to be written into a
+// new one. Written anew at each start, durable before anything else happens.
 #pragma once
 
 #include <optional>
@@ -25,6 +25,9 @@ struct Identity {
   Boot boot;
   // From the cluster, for good: the directory is of no use any more.
   bool removed = false;
+  // The state here turned out to be another one than a majority's after this entry; zero if not. A snapshot in the
+  // directory may hold it, so nothing there is to be believed.
+  LogIndex diverged_at;
 };
 
 // A server in the list that --join gives: "n1=host:2380".
@@ -49,8 +52,8 @@ struct JoinEntry {
 [[nodiscard]] Status write_identity(env::Disk& disk, const Identity& identity);
 
 // Reads the file, or makes it where there is none, counts the boot up and makes that durable. kForeign: the directory
-// belongs to another server, to another cluster than required, or to a server that was removed; kMalformed: the file is
-// damaged; kIo.
+// belongs to another server, to another cluster than required, or to a server that was removed; kUnreadable: its
+// state diverged; kMalformed: the file is damaged; kIo.
 [[nodiscard]] Result<Identity> begin_life(env::Disk& disk, const Identity& expected, std::optional<ClusterId> required,
                                           int64_t wall_milliseconds);
 

@@ -74,6 +74,17 @@ TEST_F(IdentityTest, WhoWasRemovedDoesNotStartAgain) {
   EXPECT_NE(refused.error().message.find("was removed from the cluster"), std::string::npos);
 }
 
+TEST_F(IdentityTest, WhoseStateDivergedDoesNotStartAgain) {
+  Identity identity = begin_life(*disk_, expected("n1"), std::nullopt, 1).value();
+  identity.diverged_at = LogIndex(4096);
+  ASSERT_TRUE(write_identity(*disk_, identity));
+  EXPECT_EQ(read_identity(*disk_)->diverged_at, LogIndex(4096));
+  const auto refused = begin_life(*disk_, expected("n1"), std::nullopt, 2);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kUnreadable);
+  EXPECT_NE(refused.error().message.find("differed from that of a majority after entry 4096"), std::string::npos);
+}
+
 TEST_F(IdentityTest, EveryDamagedByteIsSeen) {
   ASSERT_TRUE(begin_life(*disk_, expected("n1"), std::nullopt, 1));
   std::ifstream in(path_ + "/identity", std::ios::binary);

@@ -148,8 +148,10 @@ Result<RecoverPlan> plan_recovery(std::vector<Survivor> survivors) {
                   survivor.directory);
     }
   }
-  // As elections compare logs; of equal ones the one of which more can be read.
+  // As elections compare logs; of equal ones the one of which more can be read. Behind them those whose state is known
+  // to be another one than the others'.
   std::ranges::sort(survivors, [](const Survivor& a, const Survivor& b) {
+    if (a.has_diverged() != b.has_diverged()) return b.has_diverged();
     const bool a_whole = a.readable == a.last.index;
     const bool b_whole = b.readable == b.last.index;
     if (a_whole != b_whole) return a_whole;
@@ -182,7 +184,7 @@ Result<RecoverPlan> plan_recovery(std::vector<Survivor> survivors) {
     plan.complete = plan.complete && here > voters / 2;
   }
   // A whole log that is behind a damaged one lacks what only that one has.
-  plan.complete = plan.complete && best.readable == best.last.index &&
+  plan.complete = plan.complete && best.readable == best.last.index && !best.has_diverged() &&
                   std::ranges::all_of(survivors, [&](const Survivor& each) { return each.last <= best.last; });
   plan.survivors = std::move(survivors);
   return plan;

@@ -30,6 +30,8 @@ struct Survivor {
   LogIndex readable;      // everything up to here can be read: less than last.index if entries are damaged
   LogIndex commit;        // known as committed, at least
   Membership membership;  // the newest in its log
+  // Its state may be wrong: of use only where there is no other.
+  [[nodiscard]] bool has_diverged() const { return identity.diverged_at.value() != 0; }
 };
 // kLocked: its server runs. kNotFound: no server's directory. kMalformed, kUnreadable, kIo.
 [[nodiscard]] Result<Survivor> look_at(const std::string& directory);

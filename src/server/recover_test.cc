@@ -89,6 +89,18 @@ TEST_F(RecoverTest, ALaterTermIsMoreAdvancedThanALongerLog) {
   EXPECT_EQ(plan.survivors.front().identity.name, "n2");
 }
 
+TEST_F(RecoverTest, WhoseStateDivergedComesLast) {
+  Survivor longer = look_at(make("n1", 9)).value();
+  longer.identity.diverged_at = LogIndex(8);
+  const Survivor shorter = look_at(make("n2", 7)).value();
+  EXPECT_EQ(plan_recovery({longer, shorter})->survivors.front().identity.name, "n2");
+  EXPECT_FALSE(plan_recovery({longer, shorter})->complete) << "the longer log may hold what was acknowledged";
+  longer.last = shorter.last;
+  longer.readable = shorter.readable;
+  EXPECT_TRUE(plan_recovery({longer, shorter})->complete) << "what it promised it remembers";
+  EXPECT_FALSE(plan_recovery({longer})->complete);
+}
+
 TEST_F(RecoverTest, ServersOfTwoClustersAreNotMixed) {
   const auto plan = plan_recovery({look_at(make("n1", 1)).value(), look_at(make("n2", 1, 3, ClusterId(78))).value()});
   ASSERT_FALSE(plan);

@@ -731,6 +731,10 @@ void Wired::on_diverged(LogIndex index) {
                   "is at fault, or it runs another version. It ends. To have it copied from the others, start it "
                   "with an empty data directory",
                   index));
+  identity_.diverged_at = index;
+  if (const Status written = write_identity(*disk_, identity_); !written) {
+    log_error(fmt::format("cannot note that this server's state differs: {}", written.error().message));
+  }
   log_flush();
   std::_Exit(kDivergedExit);
 }
