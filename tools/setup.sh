@@ -30,6 +30,7 @@ need_file /usr/include/asio.hpp libasio-dev
 need_file /usr/include/nghttp2/nghttp2.h libnghttp2-dev
 need_file /usr/include/openssl/ssl.h libssl-dev
 need_file /usr/include/spdlog/spdlog.h libspdlog-dev
+need_file /usr/include/toml++/toml.h libtomlplusplus-dev
 
 # Other people's clients, for tests/interop.
 need_command etcdctl etcd-client

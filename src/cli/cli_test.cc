@@ -24,7 +24,11 @@ TEST(Durations, AreRead) {
     const auto parsed = parse_duration(text);
     ASSERT_TRUE(parsed.has_value()) << text;
     EXPECT_EQ(*parsed, duration) << text;
+    EXPECT_EQ(parse_duration(flag_text(duration)).value(), duration) << text;
   }
+  EXPECT_EQ(flag_text(60min), "1h");
+  EXPECT_EQ(flag_text(90s), "90s");
+  EXPECT_EQ(flag_text(0s), "0s");
 }
 
 TEST(Durations, AreRefused) {

@@ -47,6 +47,16 @@ Result<Duration> parse_duration(std::string_view text) {
   return total;
 }
 
+std::string flag_text(Duration duration) {
+  // The largest unit of which it is a whole number.
+  const Unit* best = nullptr;
+  for (const Unit& unit : kUnits) {
+    const bool fits = duration % unit.length == Duration::zero();
+    if (fits && (best == nullptr || unit.length > best->length)) best = &unit;
+  }
+  return duration == Duration::zero() ? "0s" : fmt::format("{}{}", duration / best->length, best->name);
+}
+
 std::string describe(Duration duration) {
   if (duration < 1ms) return fmt::format("{} us", duration / 1us);
   if (duration < 1s) return fmt::format("{} ms", duration / 1ms);

@@ -13,5 +13,7 @@ namespace conclave::cli {
 // Not negative, at most a year.
 [[nodiscard]] Result<Duration> parse_duration(std::string_view text);
 [[nodiscard]] std::string describe(Duration duration);
+// As parse_duration takes it.
+[[nodiscard]] std::string flag_text(Duration duration);
 
 }  // namespace conclave::cli

@@ -1,4 +1,4 @@
-// `conclave start`: a server of a cluster, in this process, until it is told to end.
+// `conclave start`: a server of a cluster, in this process, until it is told to end; `conclave config show`: with what.
 #include <pthread.h>
 #include <csignal>
 #include <cstdio>
@@ -6,6 +6,11 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/common.h"
+#include "cli/config.h"
+#include "cli/durations.h"
+#include "cli/json.h"
+#include "cli/table.h"
 #include "cli/verbs.h"
 #include "server/server.h"
 
@@ -17,6 +22,7 @@ struct StartOptions {
   std::string client_listen = "127.0.0.1:2379";
   std::string peer_listen = "127.0.0.1:2380";
   uint64_t snapshot_log_mib = 64;
+  uint64_t history_mib = server.history.bytes_max >> 20;
 };
 
 int code_of(const Error& error) {
@@ -51,6 +57,9 @@ int run(StartOptions options) {
   options.server.client_listen = *client;
   options.server.peer_listen = *peer;
   options.server.snapshot_log_bytes = options.snapshot_log_mib << 20;
+  keyspace::HistoryBudget::Options& history = options.server.history;
+  history.bytes_max = options.history_mib == 0 ? UINT64_MAX : options.history_mib << 20;
+  if (history.age_max == Duration::zero()) history.age_max = Duration::max();
 
   // Before any thread is made: all inherit the mask.
   sigset_t signals;
@@ -77,47 +86,104 @@ int run(StartOptions options) {
   return kOk;
 }
 
+// Each under the same name in the environment and in a file: cli/config.h.
+void add_options(CLI::App& verb, StartOptions& options) {
+  server::ServerOptions& server = options.server;
+  const auto text = [&verb](const std::string& flag, std::string& value, const char* meaning,
+                            const char* type = "TEXT") {
+    CLI::Option* option = verb.add_option(flag, value, meaning)->type_name(type);
+    if (!value.empty()) option->capture_default_str();
+  };
+  text("--name", server.name, "this server's name in --join");
+  text("--join", server.join, "every server of the cluster: NAME=HOST:PORT,...; the same line on each", "LIST");
+  text("--cluster", server.cluster,
+       "an empty directory joins this running cluster, to which the server was added (conclave member add)");
+  text("--data", server.data, "directory", "DIR");
+  text("--client-listen", options.client_listen, "port 0 takes a free one", "HOST:PORT");
+  text("--peer-listen", options.peer_listen, "with --join, what that says of --name", "HOST:PORT");
+  verb.add_option("--snapshot-log-mib", options.snapshot_log_mib, "log behind a snapshot before the next is taken")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  add_duration(verb, "--history-age", server.history.age_max,
+               "replaced and deleted values are kept no longer; 0s: for ever")
+      ->default_str(flag_text(server.history.age_max));
+  verb.add_option("--history-mib", options.history_mib, "nor more of them than this many MiB; 0: no bound")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  text("--client-cert", server.client_tls.certificate,
+       "TLS for clients: certificate and chain, PEM; SIGHUP reads it and all these files again", "FILE");
+  text("--client-key", server.client_tls.key, "its key", "FILE");
+  text("--client-ca", server.client_tls.ca, "clients must show a certificate of this CA", "FILE");
+  text("--peer-cert", server.peer_tls.certificate,
+       "TLS between servers, both ways: a certificate that names this member (conclave cert issue --peer)", "FILE");
+  text("--peer-key", server.peer_tls.key, "its key", "FILE");
+  text("--peer-ca", server.peer_tls.ca, "the CA of all servers", "FILE");
+  text("--etcd-version", server.etcd_version, "what clients of etcd are told they talk to");
+  verb.add_flag("--insecure-plaintext", server.insecure_plaintext,
+                "listen beyond loopback without TLS: anybody who reaches the port may read and write everything");
+  add_config(verb);
+}
+
+struct ShowOptions {
+  StartOptions start;
+  bool effective = false;
+  bool json = false;
+};
+
+std::string_view to_string(Source source) {
+  switch (source) {
+    case Source::kDefault:
+      return "default";
+    case Source::kFile:
+      return "file";
+    case Source::kEnvironment:
+      return "environment";
+    case Source::kFlag:
+      return "flag";
+  }
+  return "unknown";
+}
+
+void print(const std::vector<Setting>& settings, const ShowOptions& options) {
+  Table table({"NAME", "VALUE", "FROM"});
+  JsonList list;
+  for (const Setting& setting : settings) {
+    if (setting.source == Source::kDefault && !options.effective) continue;
+    table.add({setting.name, setting.value, setting.where});
+    JsonList fields;
+    fields.field("name", json_text(setting.name));
+    fields.field("value", json_text(setting.value));
+    fields.field("from", json_text(to_string(setting.source)));
+    fields.field("where", json_text(setting.where));
+    list.add(fields.object());
+  }
+  fmt::print("{}", options.json ? list.array() + "\n" : table.text());
+}
+
 }  // namespace
 
 void add_start(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<StartOptions>();
+  const auto options = std::make_shared<StartOptions>();
   CLI::App* start = app.add_subcommand("start", "a server of a cluster; without --join, a cluster of its own");
-  start->add_option("--name", options->server.name, "this server's name in --join")->envname("CONCLAVE_NAME");
-  start
-      ->add_option("--join", options->server.join,
-                   "every server of the cluster: NAME=HOST:PORT,...; the same line on each")
-      ->envname("CONCLAVE_JOIN");
-  start
-      ->add_option("--cluster", options->server.cluster,
-                   "an empty directory joins this running cluster, to which the server was added (conclave member add)")
-      ->envname("CONCLAVE_CLUSTER");
-  start->add_option("--data", options->server.data, "directory")->envname("CONCLAVE_DATA");
-  start->add_option("--client-listen", options->client_listen, "HOST:PORT; port 0 takes a free one")
-      ->envname("CONCLAVE_CLIENT_LISTEN");
-  start->add_option("--peer-listen", options->peer_listen, "HOST:PORT; with --join, what that says of --name")
-      ->envname("CONCLAVE_PEER_LISTEN");
-  start->add_option("--snapshot-log-mib", options->snapshot_log_mib, "log behind a snapshot before the next is taken")
-      ->envname("CONCLAVE_SNAPSHOT_LOG_MIB")
-      ->check(CLI::Range(1, 1 << 20));
-  const auto file = [start](const std::string& flag, std::string& path, const char* variable, const char* text) {
-    start->add_option(flag, path, text)->envname(variable)->type_name("FILE");
-  };
-  file("--client-cert", options->server.client_tls.certificate, "CONCLAVE_CLIENT_CERT",
-       "TLS for clients: certificate and chain, PEM; SIGHUP reads it and all these files again");
-  file("--client-key", options->server.client_tls.key, "CONCLAVE_CLIENT_KEY", "its key");
-  file("--client-ca", options->server.client_tls.ca, "CONCLAVE_CLIENT_CA",
-       "clients must show a certificate of this CA");
-  file("--peer-cert", options->server.peer_tls.certificate, "CONCLAVE_PEER_CERT",
-       "TLS between servers, both ways: a certificate that names this member (conclave cert issue --peer)");
-  file("--peer-key", options->server.peer_tls.key, "CONCLAVE_PEER_KEY", "its key");
-  file("--peer-ca", options->server.peer_tls.ca, "CONCLAVE_PEER_CA", "the CA of all servers");
-  start
-      ->add_option("--etcd-version", options->server.etcd_version,
-                   "what clients of etcd are told they talk to (default 3.6.0)")
-      ->envname("CONCLAVE_ETCD_VERSION");
-  start->add_flag("--insecure-plaintext", options->server.insecure_plaintext,
-                  "listen beyond loopback without TLS: anybody who reaches the port may read and write everything");
-  start->callback([options, &exit_code] { exit_code = run(*options); });
+  add_options(*start, *options);
+  start->callback([start, options, &exit_code] {
+    (void)settle(*start);
+    exit_code = run(*options);
+  });
+
+  CLI::App* config = app.add_subcommand("config", "how a server would be set");
+  config->require_subcommand(1);
+  const auto shown = std::make_shared<ShowOptions>();
+  CLI::App* show = config->add_subcommand("show", "what `conclave start` with the same flags would take");
+  add_options(*show, shown->start);
+  show->add_flag("--effective", shown->effective, "values left at their default too");
+  show->add_option_function<std::string>(
+          "-o,--output", [shown](const std::string& output) { shown->json = output == "json"; }, "table or json")
+      ->check(CLI::IsMember({"table", "json"}));
+  show->callback([show, shown, &exit_code] {
+    print(settle(*show), *shown);
+    exit_code = kOk;
+  });
 }
 
 }  // namespace conclave::cli

@@ -66,3 +66,43 @@ expect 69 kv get k --endpoints $nobody,$nobody
 expect 69 lock name --endpoints $nobody -- true
 expect 69 status --endpoints $nobody
 expect 69 init --endpoints $nobody
+expect 69 settings --endpoints $nobody
+expect 64 setting
+expect 64 setting clock-lease-reads
+expect 64 setting clock-lease-reads maybe
+expect 69 setting clock-lease-reads on --endpoints $nobody
+
+# Configuration: what cannot be is refused before anything is begun; a server starts on a file alone.
+work=$(mktemp -d)
+server=
+trap '[ -z "$server" ] || kill "$server" 2> /dev/null || true; rm -rf "$work"' EXIT
+echo 'client_lisen = "127.0.0.1:0"' > "$work/wrong.toml"
+expect 64 start --config "$work/wrong.toml"
+expect 64 start --config "$work/nowhere.toml"
+expect 64 config show --config "$work/wrong.toml"
+cat > "$work/server.toml" << END
+name = "one"
+data = "$work/data"
+client_listen = "127.0.0.1:0"
+peer_listen = "127.0.0.1:0"
+history_age = "5m"
+END
+shown=$(CONCLAVE_NAME=two "$conclave" config show --config "$work/server.toml" --history-mib 7)
+for line in 'name +two +CONCLAVE_NAME' "client_listen +127.0.0.1:0 +$work/server.toml:3" 'history_mib +7 +--history-mib'; do
+  echo "$shown" | grep -Eq "$line" || { echo "usage_test: config show has no line '$line': $shown" >&2; exit 1; }
+done
+CONCLAVE_CONFIG="$work/server.toml" "$conclave" start > "$work/out" 2> "$work/err" &
+server=$!
+waited=0
+until grep -q '^ready .* name=one ' "$work/out"; do
+  waited=$((waited + 1))
+  [ $waited -lt 300 ] || { echo "usage_test: no server by its file: $(cat "$work/err")" >&2; exit 1; }
+  sleep 0.1
+done
+endpoint=$(sed -n 's/^ready client=\([^ ]*\) .*/\1/p' "$work/out")
+expect 0 setting clock-lease-reads on --endpoints "$endpoint"
+"$conclave" settings -o json --endpoints "$endpoint" | grep -q '"clock_lease_reads":true'
+expect 0 setting clock-lease-reads off --endpoints "$endpoint"
+kill "$server"
+wait "$server"
+server=

@@ -32,7 +32,7 @@ void add_kv(CLI::App& app, int& exit_code);
 void add_lock(CLI::App& app, int& exit_code);
 // `conclave status`: each server, and whether there is a quorum.
 void add_status(CLI::App& app, int& exit_code);
-// `conclave start`: a server of a cluster, in this process.
+// `conclave start`: a server of a cluster, in this process; `conclave config show`: with what.
 void add_start(CLI::App& app, int& exit_code);
 // `conclave init`: begins a new cluster of running, empty servers.
 void add_init(CLI::App& app, int& exit_code);

@@ -414,6 +414,7 @@ void Wired::start_replica(node::FoundReplica found) {
   options.raft.boot = identity_.boot;
   options.raft.seed = random_.next();
   options.snapshot_log_bytes = options_.snapshot_log_bytes;
+  options.history = options_.history;
   log_info(fmt::format("starts: {}, term {}, log up to {}, state of {}", to_string(found.recovered.certainty),
                        found.recovered.vote.term, found.recovered.last.index, found.recovered.snapshot.last.index));
   node::ReplicaWorld& world = *this;

@@ -42,6 +42,8 @@ struct ServerOptions {
   std::string etcd_version = "3.6.0";
   bool insecure_plaintext = false;  // off loopback, for clients and peers
   uint64_t snapshot_log_bytes = uint64_t{64} << 20;
+  // When old history is compacted by itself.
+  keyspace::HistoryBudget::Options history;
 };
 
 struct ReadyInfo {
