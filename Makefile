@@ -63,7 +63,7 @@ fuzz: setup
 asan tsan: setup
 	cmake --preset $@ > /dev/null
 	cmake --build build/$@ -j $(JOBS)
-	cd build/$@ && CONCLAVE_KEYSPACE_STEPS=50000 CONCLAVE_WAL_DAMAGES=2000 ctest --output-on-failure -j $(JOBS)
+	cd build/$@ && CONCLAVE_KEYSPACE_STEPS=50000 CONCLAVE_WAL_DAMAGES=2000 CONCLAVE_NODE_CRASH_STRIDE=10 ctest --output-on-failure -j $(JOBS)
 
 ## make tidy      clang-tidy over what changed since BASE (default: everything)
 tidy: setup
