@@ -26,6 +26,7 @@ need_file /usr/include/gtest/gtest.h libgtest-dev
 need_file /usr/include/benchmark/benchmark.h libbenchmark-dev
 need_file /usr/include/google/protobuf/message.h libprotobuf-dev
 need_file /usr/include/zstd.h libzstd-dev
+need_file /usr/include/zlib.h zlib1g-dev
 need_file /usr/include/asio.hpp libasio-dev
 need_file /usr/include/nghttp2/nghttp2.h libnghttp2-dev
 need_file /usr/include/openssl/ssl.h libssl-dev

@@ -520,6 +520,10 @@ TEST_F(ClusterTest, VersionMetricsAndNothingElse) {
   cluster_.disk.writes[8] = 2;
   cluster_.disk.writes[DiskMetrics::kBounds] = 1;
   cluster_.disk.write_seconds_sum = 12.5;
+  cluster_.network = {.connections = 8,
+                      .connections_max = 9,
+                      .client = {.accepted = 10, .refused = 11, .evicted = 12, .timeouts = 13, .failures = 14},
+                      .peer = {.accepted = 15}};
   const net::HttpResponse metrics = http(cluster_, "/metrics");
   EXPECT_EQ(metrics.status, 200);
   for (const std::string line :
@@ -552,6 +556,15 @@ TEST_F(ClusterTest, VersionMetricsAndNothingElse) {
         "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 10",
         "etcd_disk_wal_fsync_duration_seconds_sum 12.5",
         "etcd_disk_wal_fsync_duration_seconds_count 10",
+        "conclave_connections 8",
+        "conclave_connections_max 9",
+        "# TYPE conclave_connections_accepted_total counter",
+        "conclave_connections_accepted_total{port=\"client\"} 10",
+        "conclave_connections_accepted_total{port=\"peer\"} 15",
+        "conclave_connections_refused_total{port=\"client\"} 11",
+        "conclave_connections_evicted_total{port=\"client\"} 12",
+        "conclave_connections_timed_out_total{port=\"client\"} 13",
+        "conclave_accept_failures_total{port=\"client\"} 14",
         "conclave_watchers 0",
         "conclave_leases 0",
         "conclave_calls_open 0"}) {

@@ -208,6 +208,28 @@ void add_disk(const DiskMetrics& disk, std::string& out) {
       fmt::format("{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_sum {2}\n{0}_count {1}\n", kName, writes, disk.write_seconds_sum);
 }
 
+void add_network(const NetworkMetrics& network, std::string& out) {
+  const auto head = [&out](std::string_view name, std::string_view kind, std::string_view help) {
+    out += fmt::format("# HELP conclave_{0} {1}\n# TYPE conclave_{0} {2}\n", name, help, kind);
+  };
+  head("connections", "gauge", "Connections of clients.");
+  out += fmt::format("conclave_connections {}\n", network.connections);
+  head("connections_max", "gauge", "How many there may be.");
+  out += fmt::format("conclave_connections_max {}\n", network.connections_max);
+  const auto count = [&](std::string_view name, std::string_view help, uint64_t net::PortCounts::* value) {
+    head(name, "counter", help);
+    out += fmt::format("conclave_{0}{{port=\"client\"}} {1}\nconclave_{0}{{port=\"peer\"}} {2}\n", name,
+                       network.client.*value, network.peer.*value);
+  };
+  count("connections_accepted_total", "Connections taken in.", &net::PortCounts::accepted);
+  count("connections_refused_total", "Connections closed at once for being too many.", &net::PortCounts::refused);
+  count("connections_evicted_total", "Silent connections closed for new ones.", &net::PortCounts::evicted);
+  count("connections_timed_out_total", "Connections closed for what they did not say in time.",
+        &net::PortCounts::timeouts);
+  count("accept_failures_total", "Times no descriptor or memory was left for a connection.",
+        &net::PortCounts::failures);
+}
+
 // What etcd's dashboards and alerts look for, where it means the same here. Times of round trips, bytes on the network
 // and numbers of the process are not told yet.
 void add_etcd_names(Context& context, std::string& out) {
@@ -294,6 +316,7 @@ std::string metrics_text(Context& context) {
     }
   }
   if (context.options().disk) add_disk(context.options().disk(), out);
+  if (context.options().network) add_network(context.options().network(), out);
   add_etcd_names(context, out);
   return out;
 }

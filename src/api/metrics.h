@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "api/methods.h"
+#include "net/port_counts.h"
 
 namespace conclave::api {
 
@@ -37,6 +38,14 @@ struct DiskMetrics {
   double running_write_seconds = 0;  // zero if none is under way
   std::array<uint64_t, kBounds + 1> writes{};
   double write_seconds_sum = 0;
+};
+
+// Of the ports this server listens on, at the moment of asking.
+struct NetworkMetrics {
+  uint64_t connections = 0;  // of clients, now
+  uint64_t connections_max = 0;
+  net::PortCounts client;
+  net::PortCounts peer;
 };
 
 }  // namespace conclave::api

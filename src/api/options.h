@@ -35,6 +35,8 @@ struct ServiceOptions {
   uint64_t seed = 0;
   // Asked by /metrics. May be null: nothing is told of the disk then.
   std::function<DiskMetrics()> disk;
+  // Likewise.
+  std::function<NetworkMetrics()> network;
   // etcd's. Zero: no notes.
   Duration watch_progress_interval = std::chrono::minutes(10);
 };

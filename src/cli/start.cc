@@ -94,6 +94,9 @@ void add_options(CLI::App& verb, StartOptions& options) {
     CLI::Option* option = verb.add_option(flag, value, meaning)->type_name(type);
     if (!value.empty()) option->capture_default_str();
   };
+  const auto duration = [&verb](const std::string& flag, Duration& value, const char* meaning) {
+    add_duration(verb, flag, value, meaning)->default_str(flag_text(value));
+  };
   text("--name", server.name, "this server's name in --join");
   text("--join", server.join, "every server of the cluster: NAME=HOST:PORT,...; the same line on each", "LIST");
   text("--cluster", server.cluster,
@@ -104,9 +107,7 @@ void add_options(CLI::App& verb, StartOptions& options) {
   verb.add_option("--snapshot-log-mib", options.snapshot_log_mib, "log behind a snapshot before the next is taken")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  add_duration(verb, "--history-age", server.history.age_max,
-               "replaced and deleted values are kept no longer; 0s: for ever")
-      ->default_str(flag_text(server.history.age_max));
+  duration("--history-age", server.history.age_max, "replaced and deleted values are kept no longer; 0s: for ever");
   verb.add_option("--history-mib", options.history_mib, "nor more of them than this many MiB; 0: no bound")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
@@ -119,6 +120,12 @@ void add_options(CLI::App& verb, StartOptions& options) {
   text("--peer-key", server.peer_tls.key, "its key", "FILE");
   text("--peer-ca", server.peer_tls.ca, "the CA of all servers", "FILE");
   text("--etcd-version", server.etcd_version, "what clients of etcd are told they talk to");
+  // Under etcd's names, with its defaults.
+  duration("--grpc-keepalive-min-time", server.keep_alive.min_time, "clients that ping more often are sent away");
+  duration("--grpc-keepalive-interval", server.keep_alive.interval,
+           "a client that was silent for so long with calls open is pinged; 0s: never");
+  duration("--grpc-keepalive-timeout", server.keep_alive.timeout,
+           "and its connection closed, with no answer for so long");
   verb.add_flag("--insecure-plaintext", server.insecure_plaintext,
                 "listen beyond loopback without TLS: anybody who reaches the port may read and write everything");
   add_config(verb);

@@ -25,9 +25,10 @@ int hex_digit(char c) {
 
 }  // namespace
 
-MessageReader::Next MessageReader::check_prefix(const char* prefix, size_t& size) const {
-  if (prefix[0] == 1) return Next::kCompressed;
-  if (prefix[0] != 0) return Next::kMalformed;
+MessageReader::Next MessageReader::check_prefix(const char* prefix, size_t& size) {
+  if (prefix[0] != 0 && prefix[0] != 1) return Next::kMalformed;
+  is_compressed_ = prefix[0] == 1;
+  if (is_compressed_ && !takes_compressed_) return Next::kCompressed;
   size = load_be32(prefix + 1);
   return size > message_bytes_max_ ? Next::kTooLarge : Next::kMessage;
 }

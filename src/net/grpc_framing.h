@@ -23,28 +23,34 @@ class MessageReader {
     kMessage,
     kMore,        // the piece is used up
     kTooLarge,    // and after these three nothing more is read
-    kCompressed,  // flagged so; we announced no compression
+    kCompressed,  // flagged so, without take_compressed()
     kMalformed,   // a flag that is not defined
   };
 
   explicit MessageReader(size_t message_bytes_max) : message_bytes_max_(message_bytes_max) {}
 
+  // From now on compressed messages are given out as they are; the limit holds for what is on the wire.
+  void take_compressed() { takes_compressed_ = true; }
   void feed(ByteView piece) { piece_ = piece; }
   // The view is good until the next call.
   [[nodiscard]] Next next(ByteView& message);
+  // Of the message that next() gave.
+  [[nodiscard]] bool is_compressed() const { return is_compressed_; }
   // Part of a message is there: the stream must not end here.
   [[nodiscard]] bool in_message() const { return !partial_.empty(); }
   // Of a message that is not whole yet.
   [[nodiscard]] size_t held_bytes() const { return partial_.size(); }
 
  private:
-  [[nodiscard]] Next check_prefix(const char* prefix, size_t& size) const;
+  [[nodiscard]] Next check_prefix(const char* prefix, size_t& size);
   void take(size_t bytes_wanted);
 
   size_t message_bytes_max_;
   ByteView piece_;
   std::string partial_;     // prefix and what there is of the message
   bool delivered_ = false;  // partial_ was given out
+  bool takes_compressed_ = false;
+  bool is_compressed_ = false;
 };
 
 // What was sent on a stream and not yet taken by the connection. Small messages share a segment; a large one becomes a

@@ -61,6 +61,11 @@ class Http1Server final : public Protocol, private HttpAnswer {
   [[nodiscard]] bool is_over() const override { return over_ && queued_bytes() == 0; }
   [[nodiscard]] size_t queued_bytes() const override { return output_.size() - sent_; }
   [[nodiscard]] Instant patience() const override { return patience_; }
+  [[nodiscard]] Presence presence() const override {
+    if (answering_) return Presence::kBusy;
+    return asked_ && !over_ ? Presence::kIdle : Presence::kGreeting;
+  }
+  void take_leave() override {}
   void drain() override {
     draining_ = true;
     if (!answering_) over_ = true;
@@ -121,6 +126,7 @@ class Http1Server final : public Protocol, private HttpAnswer {
       return refuse(503);
     }
     answering_ = true;
+    asked_ = true;
     patience_ = kNever;
     keep_alive_ = parsed.keep_alive;
     is_head_ = parsed.request.method == "HEAD";
@@ -203,6 +209,7 @@ class Http1Server final : public Protocol, private HttpAnswer {
   std::unique_ptr<HttpHandler> buried_;   // ends when none of its functions is running
   Instant patience_;
   bool answering_ = false;
+  bool asked_ = false;  // a whole request came
   bool keep_alive_ = false;
   bool is_head_ = false;
   bool is_1_1_ = false;

@@ -1,17 +1,9 @@
 // The server against clients that no library would be: frames by hand over a bare socket.
 #include <gtest/gtest.h>
-#include <nghttp2/nghttp2.h>
 
 #include <algorithm>
-#include <map>
-#include <optional>
 
-#include "net/client.h"
-#include "net/server.h"
-#include "net/testing/echo_service.h"
-#include "net/testing/http2_frames.h"
-#include "net/testing/loop_test_base.h"
-#include "net/testing/raw_peer.h"
+#include "net/testing/http2_test_base.h"
 
 namespace conclave::net {
 namespace {
@@ -19,91 +11,10 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-// HTTP/2's numbers.
-constexpr uint32_t kEnhanceYourCalm = 11;
+// HTTP/2's number.
 constexpr uint32_t kFrameSizeError = 6;
 
-class Http2HostileTest : public LoopTest {
- protected:
-  Http2HostileTest() : server(std::move(*Server::listen(loop, service, {}))) {
-    loop.add_turn_end([this](Instant) { server->flush(); });
-  }
-  ~Http2HostileTest() override {
-    for (auto& [peer, inflater] : inflaters_) nghttp2_hd_inflate_del(inflater);
-  }
-
-  std::unique_ptr<RawPeer> connect(std::string_view settings = {}) {
-    auto peer = std::make_unique<RawPeer>(loop, server->port());
-    peer->send(std::string(kPreface) + frame(kSettings, 0, 0, settings) + frame(kSettings, kAck, 0));
-    return peer;
-  }
-  static std::string request(uint32_t stream, std::string_view path, std::string_view body) {
-    return frame(kHeaders, kEndHeaders, stream, request_headers(path)) + frame(kData, kEndStream, stream, body);
-  }
-  // The headers of a stream's answer, the last value of each name. Decodes all that arrived: once per peer.
-  std::map<uint32_t, std::map<std::string, std::string>> headers(RawPeer& peer) {
-    nghttp2_hd_inflater*& inflater = inflaters_[&peer];
-    EXPECT_EQ(inflater, nullptr);
-    nghttp2_hd_inflate_new(&inflater);
-    std::map<uint32_t, std::map<std::string, std::string>> found;
-    for (const Frame& got : frames_in(peer.received())) {
-      if (got.type != kHeaders) continue;
-      const auto* at = reinterpret_cast<const uint8_t*>(got.payload.data());
-      size_t left = got.payload.size();
-      for (;;) {
-        nghttp2_nv nv;
-        int flags = 0;
-        const ssize_t used = nghttp2_hd_inflate_hd2(inflater, &nv, &flags, at, left, 1);
-        if (used < 0) break;
-        at += used;
-        left -= static_cast<size_t>(used);
-        if ((flags & NGHTTP2_HD_INFLATE_EMIT) != 0) {
-          found[got.stream][std::string(reinterpret_cast<const char*>(nv.name), nv.namelen)] =
-              std::string(reinterpret_cast<const char*>(nv.value), nv.valuelen);
-        }
-        if ((flags & NGHTTP2_HD_INFLATE_FINAL) != 0) {
-          nghttp2_hd_inflate_end_headers(inflater);
-          break;
-        }
-      }
-    }
-    return found;
-  }
-  // The error of a GOAWAY, if there was one.
-  static std::optional<uint32_t> goaway(RawPeer& peer) {
-    for (const Frame& got : frames_in(peer.received())) {
-      if (got.type == kGoAway) return static_cast<unsigned char>(got.payload[7]);
-    }
-    return std::nullopt;
-  }
-  // Streams whose answers ended.
-  static size_t ended(RawPeer& peer) {
-    const auto frames = frames_in(peer.received());
-    return static_cast<size_t>(std::count_if(frames.begin(), frames.end(), [](const Frame& got) {
-      return got.type == kHeaders && (got.flags & kEndStream) != 0;
-    }));
-  }
-  std::map<std::string, std::string> answer(const std::string& bytes) {
-    auto peer = connect();
-    peer->send(bytes);
-    EXPECT_TRUE(run_until([&] { return ended(*peer) == 1; }));
-    auto found = headers(*peer)[1];
-    nghttp2_hd_inflate_del(inflaters_[peer.get()]);
-    inflaters_.erase(peer.get());
-    return found;
-  }
-  void expect_alive() {
-    auto channel = Channel::make(loop, "127.0.0.1", server->port());
-    bool ok = false;
-    channel->call("/test.Echo/Unary", "alive", seconds(5),
-                  [&](const GrpcStatus& status, ByteView) { ok = status.ok(); });
-    EXPECT_TRUE(run_until([&] { return ok; }));
-  }
-
-  EchoService service;
-  std::unique_ptr<Server> server;
-  std::map<RawPeer*, nghttp2_hd_inflater*> inflaters_;
-};
+class Http2HostileTest : public Http2Test {};
 
 TEST_F(Http2HostileTest, ARequestInSingleBytesIsARequest) {
   auto peer = std::make_unique<RawPeer>(loop, server->port());
@@ -154,7 +65,7 @@ TEST_F(Http2HostileTest, MessagesThatCannotBeEndTheirCallOnly) {
     return answer(request(1, "/test.Echo/Unary", body))["grpc-status"];
   };
   EXPECT_EQ(status(message("cut").substr(0, 6)), "13");
-  EXPECT_EQ(status(std::string("\1\0\0\0\1x", 6)), "12");
+  EXPECT_EQ(status(std::string("\1\0\0\0\1x", 6)), "13");
   EXPECT_EQ(status(std::string("\7\0\0\0\1x", 6)), "13");
   EXPECT_EQ(status(std::string("\0\x7f\0\0\0x", 6)), "8");
   EXPECT_EQ(service.counts.cancelled, 4U);
@@ -168,7 +79,7 @@ TEST_F(Http2HostileTest, HeadersOfACallAreReadAndChecked) {
   };
   EXPECT_EQ(with("grpc-timeout", "soon"), "13");
   EXPECT_EQ(with("grpc-timeout", "1H"), "0");
-  EXPECT_EQ(with("grpc-encoding", "gzip"), "12");
+  EXPECT_EQ(with("grpc-encoding", "deflate"), "12");
   EXPECT_EQ(with("grpc-encoding", "identity"), "0");
   EXPECT_EQ(with("x-large", std::string(16'200, 'l')), "8");
   EXPECT_EQ(with("x-not-large", std::string(15'000, 'l')), "0");
@@ -214,15 +125,10 @@ TEST_F(Http2HostileTest, FloodsAreEndedWithGoaway) {
 
 TEST_F(Http2HostileTest, PingsBetweenAnswersAreNoFlood) {
   auto peer = connect();
-  std::string bytes;
-  for (uint32_t i = 0; i < 3000; ++i) {
-    bytes += request(2 * i + 1, "/test.Echo/Unary", message("x")) + frame(kPing, 0, 0, "12345678");
+  for (uint32_t i = 0; i < 1500; ++i) {
+    peer->send(request(2 * i + 1, "/test.Echo/Unary", message("x")) + frame(kPing, 0, 0, "12345678"));
+    ASSERT_TRUE(run_until([&] { return ended(*peer) == i + 1; }));
   }
-  for (size_t at = 0; at < bytes.size(); at += 16'000) {
-    peer->send(std::string_view(bytes).substr(at, 16'000));
-    run_for(milliseconds(1));
-  }
-  EXPECT_TRUE(run_until([&] { return ended(*peer) == 3000; }));
   EXPECT_FALSE(goaway(*peer).has_value());
 }
 
@@ -238,6 +144,28 @@ TEST_F(Http2HostileTest, RapidResetsAreEndedWithGoaway) {
   EXPECT_LT(service.counts.opened, 4000U);
   EXPECT_TRUE(run_until([&] { return service.counts.destroyed == service.counts.opened; }));
   EXPECT_EQ(service.counts.cancelled, service.counts.opened);
+  expect_alive();
+}
+
+TEST_F(Http2HostileTest, StreamsThatTheServerHasToResetAreCountedToo) {
+  auto peer = connect();
+  uint32_t stream = 1;
+  // A window beyond what there may be ends its stream; a call that is answered wipes out what is charged for bad
+  // frames.
+  for (size_t answers = 1; answers <= 100 && !peer->is_closed(); ++answers) {
+    std::string bytes;
+    for (int i = 0; i < 100; ++i, stream += 2) {
+      bytes += frame(kHeaders, kEndHeaders, stream, request_headers("/test.Echo/Never")) +
+               frame(kWindowUpdate, 0, stream, be32(0x7fffffff));
+    }
+    peer->send(bytes + request(stream, "/test.Echo/Unary", message("x")));
+    stream += 2;
+    ASSERT_TRUE(run_until([&] { return peer->is_closed() || ended(*peer) == answers; }));
+  }
+  EXPECT_TRUE(peer->is_closed());
+  EXPECT_EQ(goaway(*peer), kEnhanceYourCalm);
+  EXPECT_LT(service.counts.opened, 4000U);
+  EXPECT_TRUE(run_until([&] { return service.counts.destroyed == service.counts.opened; }));
   expect_alive();
 }
 
@@ -394,17 +322,6 @@ TEST_F(Http2HostileTest, AClientThatVanishesCancelsItsCalls) {
   EXPECT_EQ(service.counts.cancelled, 10U);
   EXPECT_EQ(server->connections(), 0U);
 }
-
-// A clock that a test can put forward.
-class ShiftedClock final : public env::Clock {
- public:
-  [[nodiscard]] Instant now() override { return real_.now() + shift; }
-  [[nodiscard]] int64_t wall_milliseconds() override { return real_.wall_milliseconds(); }
-  Duration shift{};
-
- private:
-  env::PosixClock real_;
-};
 
 TEST(Patience, ConnectionsThatSayNothingAreClosedAndIdleOnesKept) {
   ShiftedClock clock;

@@ -12,6 +12,8 @@
 #include "base/mark.h"
 #include "net/budget.h"
 #include "net/grpc_framing.h"
+#include "net/gzip.h"
+#include "net/ping_strikes.h"
 #include "net/protocol.h"
 
 namespace conclave::net {
@@ -29,6 +31,10 @@ constexpr size_t kQueuedBytesMax = size_t{64} << 20;
 // be whole to be handled. Above it the call that brings more is ended.
 constexpr size_t kPartialBytesMax = size_t{64} << 20;
 constexpr Duration kPrefacePatience = std::chrono::seconds(10);
+// For the headers of one request, from their first byte to their last.
+constexpr Duration kHeadersPatience = std::chrono::seconds(10);
+constexpr std::string_view kTooManyPings = "too_many_pings";  // as gRPC's clients know it: they ask less often then
+constexpr std::string_view kEncodings = "identity,gzip";
 // Between the two GOAWAY of a drain: calls already on their way are still taken.
 constexpr Duration kDrainGrace = std::chrono::milliseconds(100);
 
@@ -99,6 +105,8 @@ class Call final : public ServerCall {
     uint16_t value;
   };
   void read_messages(ByteView piece);
+  void read_compressed(ByteView message);
+  void note_spoken();
   void end_with(uint32_t code, std::string message);
   void answer_http(std::string_view http_status);
   void submit_trailers_only();
@@ -119,8 +127,10 @@ class Call final : public ServerCall {
   Instant deadline_ = kNever;
   TimerId timer_ = 0;
   bool begun_ = false;
-  bool started_ = false;   // the response's headers are submitted
-  bool deferred_ = false;  // nghttp2 waits to be told of more data
+  bool spoken_ = false;           // a whole message came, or the end
+  bool tells_encodings_ = false;  // to who used another one
+  bool started_ = false;          // the response's headers are submitted
+  bool deferred_ = false;         // nghttp2 waits to be told of more data
   bool finished_ = false;
   bool above_ = false;  // queued bytes were above kDrainedBytes since on_drained() was called
 };
@@ -138,8 +148,18 @@ class Http2Server final : public Protocol {
     return broken_ || (nghttp2_session_want_read(session_) == 0 && nghttp2_session_want_write(session_) == 0);
   }
   [[nodiscard]] size_t queued_bytes() const override { return queued_; }
-  [[nodiscard]] Instant patience() const override { return established_ ? kNever : begun_at_ + kPrefacePatience; }
+  [[nodiscard]] Instant patience() const override {
+    if (!established_) return begun_at_ + kPrefacePatience;
+    return std::min(ping_until_, heading_ == 0 ? kNever : heading_since_ + kHeadersPatience);
+  }
+  [[nodiscard]] Presence presence() const override {
+    if (broken_ || !asked_) return Presence::kGreeting;
+    return speaking_ > 0 ? Presence::kBusy : Presence::kIdle;
+  }
   void drain() override;
+  void take_leave() override {
+    if (!broken_) nghttp2_session_terminate_session(session_, NGHTTP2_NO_ERROR);
+  }
   void end() override;
 
   Loop& loop() { return loop_; }
@@ -164,6 +184,11 @@ class Http2Server final : public Protocol {
   // Handlers end when none of their functions is running.
   void bury(std::unique_ptr<CallHandler> handler) { buried_.push_back(std::move(handler)); }
   void note_drained(int32_t stream) { drained_.push_back(stream); }
+  void note_spoken() {
+    asked_ = true;
+    ++speaking_;
+  }
+  void note_silent() { --speaking_; }
 
  private:
   struct Callbacks;
@@ -172,8 +197,11 @@ class Http2Server final : public Protocol {
   int open_call(int32_t stream);
   void close_call(Call& call);
   void on_frame(const nghttp2_frame& frame);
+  void on_ping(bool is_answer);
   void charge(Budget& budget);
   void tell_drained();
+  void begin_keep_alive();
+  void keep_alive();
 
   ProtocolHost& host_;
   Loop& loop_;
@@ -187,21 +215,32 @@ class Http2Server final : public Protocol {
   std::vector<std::unique_ptr<CallHandler>> buried_;
   std::vector<int32_t> drained_;
   Instant begun_at_;
+  Instant heard_at_;
   TimerId drain_timer_ = 0;
+  const KeepAlive keep_alive_;
+  TimerId keep_alive_timer_ = 0;  // while there are calls
+  Instant ping_until_ = kNever;   // a ping of ours is out and nothing was heard since
+  bool pinged_ = false;           // one of ours is not answered
+  PingStrikes strikes_;
+  int32_t heading_ = 0;  // the stream whose headers are not whole
+  Instant heading_since_;
+  size_t speaking_ = 0;       // calls that a whole message came of, or the end
+  bool asked_ = false;        // there was such a one
   bool established_ = false;  // the client's first SETTINGS arrived
   bool broken_ = false;
   bool ended_ = false;
-  // Opening a stream and resetting it at once costs the client nothing (the "rapid reset"); a client whose many calls
-  // run into their time limits does it too, at a lower rate.
+  // Opening a stream and resetting it at once, or having it reset, costs the client nothing (the "rapid reset"); a
+  // client whose many calls run into their time limits does it too, at a lower rate.
   Budget resets_{2000, 500};
-  // PING, SETTINGS, PRIORITY, empty DATA. Restored when we send data: clients measure their bandwidth by a ping for
-  // each answer.
+  // PING (on which PingStrikes is stricter, unless it is told otherwise) and answers to none of ours, SETTINGS,
+  // PRIORITY, empty DATA. Restored when we send data: clients measure their bandwidth by a ping for each answer.
   Budget controls_{1000, 100};
 };
 
 Call::~Call() {
   connection_.loop().cancel(timer_);
   connection_.drop_queued(out_.size());
+  if (spoken_) connection_.note_silent();
   (void)connection_.change_partial(reader_.held_bytes(), 0);
 }
 
@@ -240,8 +279,11 @@ void Call::begin() {
   if (!is_post_) return answer_http("405");
   if (!is_grpc(header("content-type"))) return answer_http("415");
   if (connection_.is_full()) return end_with(kResourceExhausted, "too many unread answers on this connection");
-  if (const std::string_view encoding = header("grpc-encoding"); !encoding.empty() && encoding != "identity") {
-    return end_with(kUnimplemented, "compressed messages are not supported");
+  if (const std::string_view encoding = header("grpc-encoding"); encoding == "gzip") {
+    reader_.take_compressed();
+  } else if (!encoding.empty() && encoding != "identity") {
+    tells_encodings_ = true;
+    return end_with(kUnimplemented, "messages may be compressed by gzip only");
   }
   if (const std::string_view text = header("grpc-timeout"); !text.empty()) {
     const std::optional<Duration> timeout = parse_grpc_timeout(text);
@@ -276,7 +318,12 @@ void Call::read_messages(ByteView piece) {
     ByteView message;
     switch (reader_.next(message)) {
       case MessageReader::Next::kMessage:
-        handler_->on_message(message);
+        note_spoken();
+        if (reader_.is_compressed()) {
+          read_compressed(message);
+        } else {
+          handler_->on_message(message);
+        }
         if (finished_) return;
         break;
       case MessageReader::Next::kMore:
@@ -284,15 +331,34 @@ void Call::read_messages(ByteView piece) {
       case MessageReader::Next::kTooLarge:
         return end_with(kResourceExhausted, "request message is too large");
       case MessageReader::Next::kCompressed:
-        return end_with(kUnimplemented, "compressed messages are not supported");
+        // gRPC's rule: whoever compresses says how.
+        return end_with(kInternal, "a compressed message without grpc-encoding");
       case MessageReader::Next::kMalformed:
         return end_with(kInternal, "malformed message prefix");
     }
   }
 }
 
+void Call::read_compressed(ByteView message) {
+  std::string inflated;
+  switch (gunzip(message, kRequestBytesMax, inflated)) {
+    case Gunzip::kDone:
+      return handler_->on_message(inflated);
+    case Gunzip::kTooLarge:
+      REACHED(net_gzip_bomb);
+      return end_with(kResourceExhausted, "request message is too large once it is decompressed");
+    case Gunzip::kMalformed:
+      return end_with(kInternal, "request message is not gzip");
+  }
+}
+
+void Call::note_spoken() {
+  if (!std::exchange(spoken_, true)) connection_.note_spoken();
+}
+
 void Call::on_half_close() {
   if (handler_ == nullptr) return;
+  note_spoken();
   if (reader_.in_message()) return end_with(kInternal, "the request ends within a message");
   handler_->on_half_close();
 }
@@ -407,11 +473,13 @@ void Call::submit_trailers() {
 void Call::submit_trailers_only() {
   std::array<char, 2> buffer;
   const std::string message = percent_encode(status_.message);
-  const std::array<nghttp2_nv, 4> headers = {
+  std::array<nghttp2_nv, 5> headers = {
       constant(":status", "200"), constant("content-type", "application/grpc"),
-      net::header("grpc-status", code_text(status_.code, buffer), NGHTTP2_NV_FLAG_NO_COPY_NAME),
-      net::header("grpc-message", message, NGHTTP2_NV_FLAG_NO_COPY_NAME)};
-  nghttp2_submit_response(connection_.session(), id_, headers.data(), message.empty() ? 3 : 4, nullptr);
+      net::header("grpc-status", code_text(status_.code, buffer), NGHTTP2_NV_FLAG_NO_COPY_NAME)};
+  size_t count = 3;
+  if (!message.empty()) headers[count++] = net::header("grpc-message", message, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+  if (tells_encodings_) headers[count++] = constant("grpc-accept-encoding", kEncodings);
+  nghttp2_submit_response(connection_.session(), id_, headers.data(), count, nullptr);
   connection_.touch();
 }
 
@@ -432,8 +500,12 @@ struct Http2Server::Callbacks {
     nghttp2_session_callbacks_new(&callbacks);
     nghttp2_session_callbacks_set_on_begin_headers_callback(
         callbacks, [](nghttp2_session*, const nghttp2_frame* frame, void* user_data) {
-          if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
-          return self(user_data).open_call(frame->hd.stream_id);
+          if (frame->hd.type != NGHTTP2_HEADERS) return 0;
+          Http2Server& server = self(user_data);
+          server.heading_ = frame->hd.stream_id;
+          server.heading_since_ = server.loop_.now();
+          if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0;
+          return server.open_call(frame->hd.stream_id);
         });
     nghttp2_session_callbacks_set_on_header_callback(
         callbacks, [](nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
@@ -460,6 +532,8 @@ struct Http2Server::Callbacks {
         });
     nghttp2_session_callbacks_set_on_stream_close_callback(
         callbacks, [](nghttp2_session*, int32_t stream, uint32_t, void* user_data) {
+          // Reset for a header that cannot be: the rest of them is not read.
+          if (self(user_data).heading_ == stream) self(user_data).heading_ = 0;
           if (Call* call = self(user_data).find(stream)) self(user_data).close_call(*call);
           return 0;
         });
@@ -471,11 +545,17 @@ struct Http2Server::Callbacks {
           call.out().take(length, *self(user_data).out_);
           self(user_data).drop_queued(length);
           self(user_data).controls_.restore();
+          self(user_data).strikes_.wipe();
           call.on_taken();
           return 0;
         });
     nghttp2_session_callbacks_set_on_frame_send_callback(
-        callbacks, [](nghttp2_session* session, const nghttp2_frame* frame, void*) {
+        callbacks, [](nghttp2_session* session, const nghttp2_frame* frame, void* user_data) {
+          if (frame->hd.type == NGHTTP2_HEADERS) self(user_data).strikes_.wipe();
+          // Ours, for what the client did: a frame that cannot be resets a stream as well as RST_STREAM.
+          if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR) {
+            self(user_data).charge(self(user_data).resets_);
+          }
           // Answered before the client was done: it may stop sending.
           if (frame->hd.type == NGHTTP2_HEADERS && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 &&
               nghttp2_session_get_stream_remote_close(session, frame->hd.stream_id) == 0) {
@@ -501,7 +581,14 @@ struct Http2Server::Callbacks {
 
 Http2Server::Http2Server(ProtocolHost& host, Loop& loop, Service& service, const ServerOptions& options,
                          HeldBytes& held)
-    : host_(host), loop_(loop), service_(service), held_(held), begun_at_(loop.now()) {
+    : host_(host),
+      loop_(loop),
+      service_(service),
+      held_(held),
+      begun_at_(loop.now()),
+      heard_at_(loop.now()),
+      keep_alive_(options.keep_alive),
+      strikes_(options.keep_alive.min_time) {
   static const Callbacks kCallbacks;
   const int failed = nghttp2_session_server_new2(&session_, kCallbacks.callbacks, this, kCallbacks.option);
   ASSERT_CMP(failed, ==, 0);
@@ -522,6 +609,8 @@ Http2Server::~Http2Server() {
 void Http2Server::on_bytes(ByteView bytes) {
   if (broken_) return;
   buried_.clear();
+  heard_at_ = loop_.now();
+  ping_until_ = kNever;
   const ssize_t used = nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   // Beyond what a GOAWAY tells: not HTTP/2 at all, or out of memory.
   if (used < 0) broken_ = true;
@@ -559,6 +648,7 @@ int Http2Server::open_call(int32_t stream) {
   call->next = calls_;
   if (calls_ != nullptr) calls_->previous = call;
   calls_ = call;
+  begin_keep_alive();
   return 0;
 }
 
@@ -573,6 +663,45 @@ void Http2Server::close_call(Call& call) {
   delete &call;
 }
 
+void Http2Server::begin_keep_alive() {
+  if (keep_alive_timer_ != 0 || keep_alive_.interval <= Duration::zero() || keep_alive_.timeout <= Duration::zero()) {
+    return;
+  }
+  const Instant at = ping_until_ != kNever ? ping_until_ : heard_at_ + keep_alive_.interval;
+  keep_alive_timer_ = loop_.call_at(at, [this] {
+    keep_alive_timer_ = 0;
+    keep_alive();
+  });
+}
+
+void Http2Server::keep_alive() {
+  // The next call begins it again; or the answer did not come, and patience() ends the connection.
+  if (calls_ == nullptr || ping_until_ != kNever) return;
+  const Instant now = loop_.now();
+  if (now >= heard_at_ + keep_alive_.interval) {
+    REACHED(net_keep_alive_ping);
+    nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr);
+    pinged_ = true;
+    ping_until_ = now + keep_alive_.timeout;
+    host_.touch();
+  }
+  begin_keep_alive();
+}
+
+void Http2Server::on_ping(bool is_answer) {
+  if (is_answer) {
+    if (!std::exchange(pinged_, false)) charge(controls_);
+    return;
+  }
+  if (strikes_.allows(loop_.now(), calls_ != nullptr)) return charge(controls_);
+  REACHED(net_too_many_pings);
+  // Two of them: only this one can say why, and only nghttp2's own ends the session.
+  nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session_),
+                        NGHTTP2_ENHANCE_YOUR_CALM, reinterpret_cast<const uint8_t*>(kTooManyPings.data()),
+                        kTooManyPings.size());
+  nghttp2_session_terminate_session(session_, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
 void Http2Server::charge(Budget& budget) {
   if (budget.spend(loop_.now())) return;
   REACHED(net_client_floods);
@@ -583,6 +712,7 @@ void Http2Server::on_frame(const nghttp2_frame& frame) {
   const bool ends = (frame.hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
   switch (frame.hd.type) {
     case NGHTTP2_HEADERS:
+      heading_ = 0;
       if (Call* call = find(frame.hd.stream_id)) {
         if (frame.headers.cat == NGHTTP2_HCAT_REQUEST) call->begin();
         if (ends) call->on_half_close();
@@ -599,9 +729,11 @@ void Http2Server::on_frame(const nghttp2_frame& frame) {
       charge(resets_);
       break;
     case NGHTTP2_SETTINGS:
-    case NGHTTP2_PING:
-      if (frame.hd.type == NGHTTP2_SETTINGS) established_ = true;
+      established_ = true;
       if ((frame.hd.flags & NGHTTP2_FLAG_ACK) == 0) charge(controls_);
+      break;
+    case NGHTTP2_PING:
+      on_ping((frame.hd.flags & NGHTTP2_FLAG_ACK) != 0);
       break;
     case NGHTTP2_PRIORITY:
       charge(controls_);
@@ -627,6 +759,7 @@ void Http2Server::end() {
   if (std::exchange(ended_, true)) return;
   broken_ = true;
   loop_.cancel(drain_timer_);
+  loop_.cancel(keep_alive_timer_);
   // A handler told here may finish other calls of this connection: they are all still there.
   for (Call* call = calls_; call != nullptr; call = call->next) call->cancel();
   while (calls_ != nullptr) delete std::exchange(calls_, calls_->next);

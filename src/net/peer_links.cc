@@ -14,6 +14,7 @@ namespace conclave::net {
 namespace {
 
 // Members are at most 16; the rest is room for connections that were not yet noticed to be dead, and for strangers.
+// Beyond it the oldest that has not said hello makes room: who connects and says nothing keeps no member out.
 constexpr size_t kAcceptedMax = 64;
 constexpr Duration kHelloPatience = std::chrono::seconds(2);
 constexpr Duration kSilencePatience = std::chrono::seconds(3);
@@ -89,6 +90,12 @@ class TcpPeerLinks final : public PeerLinks {
   void set_tls(std::shared_ptr<const TlsContext> tls) override;
   [[nodiscard]] uint64_t tls_failures() const override { return tls_failures_; }
   void count_tls_failure() { ++tls_failures_; }
+  [[nodiscard]] PortCounts port_counts() const override {
+    PortCounts counts = port_counts_;
+    counts.failures = listener_->failures();
+    return counts;
+  }
+  void count_timeout() { ++port_counts_.timeouts; }
 
   Loop& loop() { return loop_; }
   env::NetworkReceiver& receiver() { return receiver_; }
@@ -117,6 +124,7 @@ class TcpPeerLinks final : public PeerLinks {
     return nullptr;
   }
   void accept(std::unique_ptr<TcpSocket> socket);
+  [[nodiscard]] bool make_room();
   void retire(std::unique_ptr<PeerSender> sender);
   void end_leaving();
 
@@ -138,6 +146,7 @@ class TcpPeerLinks final : public PeerLinks {
   Counts corruptions_;
   Counts impostors_;
   uint64_t tls_failures_ = 0;
+  PortCounts port_counts_;
 };
 
 PeerReader::PeerReader(TcpPeerLinks& links, std::unique_ptr<TcpSocket> socket)
@@ -146,6 +155,7 @@ PeerReader::PeerReader(TcpPeerLinks& links, std::unique_ptr<TcpSocket> socket)
   socket_->set_patience(kSilencePatience);
   timer_ = links_.loop().call_at(links_.loop().now() + kHelloPatience, [this] {
     timer_ = 0;
+    if (!closed_) links_.count_timeout();
     close();
   });
 }
@@ -260,11 +270,26 @@ PeerVerdict TcpPeerLinks::judge(const PeerHello& hello, PeerReader& reader) {
   return PeerVerdict::kWelcome;
 }
 
+// Those closed stay in the list until the next flush(): as many come in one turn as the listener takes.
+bool TcpPeerLinks::make_room() {
+  const auto is_open = [](const auto& reader) { return !reader->is_closed(); };
+  if (std::ranges::count_if(readers_, is_open) < static_cast<std::ptrdiff_t>(kAcceptedMax)) return true;
+  const auto silent = std::ranges::find_if(
+      readers_, [](const auto& reader) { return !reader->is_closed() && !reader->from().is_set(); });
+  if (silent == readers_.end()) return false;
+  REACHED(net_peer_link_evicted);
+  ++port_counts_.evicted;
+  (*silent)->close();
+  return true;
+}
+
 void TcpPeerLinks::accept(std::unique_ptr<TcpSocket> socket) {
-  if (readers_.size() >= kAcceptedMax) {
+  if (!make_room()) {
     REACHED(net_peer_links_full);
+    ++port_counts_.refused;
     return;  // destroys, and so closes it
   }
+  ++port_counts_.accepted;
   if (options_.tls) socket = accept_tls(std::move(socket), options_.tls);
   readers_.push_back(std::make_unique<PeerReader>(*this, std::move(socket)));
 }

@@ -18,6 +18,7 @@
 #include "env/network.h"
 #include "net/loop.h"
 #include "net/peer_frame.h"
+#include "net/port_counts.h"
 #include "net/tls.h"
 
 namespace conclave::net {
@@ -74,6 +75,8 @@ class PeerLinks : public env::Network {
   virtual void set_tls(std::shared_ptr<const TlsContext> tls) = 0;
   // Links accepted that ended before TLS was agreed on: strangers, and peers with certificates of another CA.
   [[nodiscard]] virtual uint64_t tls_failures() const = 0;
+  // Of the links accepted: silent is who has not said hello.
+  [[nodiscard]] virtual PortCounts port_counts() const = 0;
   // Sends what the turn queued. The wiring calls it at the end of each turn.
   virtual void flush() = 0;
   [[nodiscard]] virtual std::vector<PeerLinkState> states() const = 0;

@@ -441,5 +441,27 @@ TEST_F(PeerLinksTest, APeerMayBeRemovedWhileItIsHeard) {
   links.reset();
 }
 
+TEST_F(PeerLinksTest, WhoConnectsAndSaysNothingKeepsNoMemberOut) {
+  Machine& one = start(1);
+  start(2);
+  std::vector<std::unique_ptr<RawPeer>> silent;
+  silent.reserve(80);
+  for (int i = 0; i < 80; ++i) {
+    silent.push_back(std::make_unique<RawPeer>(loop, one.links->port()));
+    if (i % 2 == 0) silent.back()->send(hello(2, 1).substr(0, 20));
+  }
+  EXPECT_TRUE(run_until([&] { return one.links->port_counts().accepted == 80; }));
+  EXPECT_EQ(one.links->port_counts().evicted, 16U);
+  introduce(2, {1});
+  EXPECT_TRUE(run_until([&] { return stands(2, 1); }));
+  EXPECT_EQ(one.links->port_counts().evicted, 17U);
+  pass(seconds(3));
+  EXPECT_TRUE(
+      run_until([&] { return std::ranges::all_of(silent, [](const auto& peer) { return peer->is_closed(); }); }));
+  EXPECT_EQ(one.links->port_counts().timeouts, 63U);
+  EXPECT_EQ(one.links->port_counts().refused, 0U);
+  EXPECT_TRUE(stands(2, 1));
+}
+
 }  // namespace
 }  // namespace conclave::net

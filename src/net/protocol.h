@@ -2,6 +2,7 @@
 // socket.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -27,6 +28,14 @@ struct HeldBytes {
 inline constexpr size_t kRequestBytesHeldMax = size_t{512} << 20;
 inline constexpr size_t kResponseBytesHeldMax = size_t{1} << 30;
 
+// What a connection is doing, in the order in which those are closed that have to make room.
+enum class Presence : uint8_t {
+  kGreeting,  // has not asked for anything whole yet, or is being ended
+  kIdle,      // did, and does not now
+  kBusy,      // has a call under way
+};
+inline constexpr size_t kPresences = 3;
+
 class Protocol {
  public:
   virtual ~Protocol() = default;  // after end()
@@ -39,8 +48,12 @@ class Protocol {
   [[nodiscard]] virtual size_t queued_bytes() const = 0;
   // The connection is closed if it is still in this state at that time; kNever: it may take its time.
   [[nodiscard]] virtual Instant patience() const = 0;
+  // A stream counts from its first whole message, or its end: opening one costs a client nothing.
+  [[nodiscard]] virtual Presence presence() const = 0;
   // Finish what is under way, take nothing new.
   virtual void drain() = 0;
+  // To be closed after what pump() gives now: a last word, if the protocol knows one.
+  virtual void take_leave() = 0;
   // The connection is gone: calls are cancelled. Nothing is called afterwards.
   virtual void end() = 0;
 };

@@ -3,6 +3,7 @@
 #include "net/server.h"
 
 #include <algorithm>
+#include <array>
 #include <list>
 #include <optional>
 #include <utility>
@@ -68,7 +69,16 @@ class Connection final : public TcpEvents, public ProtocolHost {
   void drain();
   void watch_patience();
 
+  // Makes room for another.
+  void evict();
+  [[nodiscard]] Presence presence() const {
+    return protocol_ && !lingering_ ? protocol_->presence() : Presence::kGreeting;
+  }
+
   size_t place = 0;  // in the server's list
+  // In the server's lists by presence.
+  Presence presence_known = Presence::kGreeting;
+  std::list<Connection*>::iterator presence_place;
   bool is_touched = false;
   // In the server's list of handshakes under way.
   std::optional<std::list<Connection*>::iterator> handshake;
@@ -87,6 +97,7 @@ class Connection final : public TcpEvents, public ProtocolHost {
   Instant silent_until_;
   TimerId timer_ = 0;
   Instant timer_at_ = kNever;
+  bool heard_ = false;  // since the last flush()
   bool lingering_ = false;
   bool closed_ = false;
   bool draining_ = false;
@@ -113,6 +124,11 @@ class TcpServer final : public Server {
 
   [[nodiscard]] uint16_t port() const override { return port_; }
   [[nodiscard]] size_t connections() const override { return connections_.size(); }
+  [[nodiscard]] PortCounts port_counts() const override {
+    PortCounts counts = counts_;
+    counts.failures = failures_before_ + (listener_ ? listener_->failures() : 0);
+    return counts;
+  }
   void set_tls(std::shared_ptr<const TlsContext> tls) override {
     ASSERT(options_.tls != nullptr && tls != nullptr);
     options_.tls = std::move(tls);
@@ -136,6 +152,7 @@ class TcpServer final : public Server {
   }
 
   void drain() override {
+    if (listener_) failures_before_ = listener_->failures();
     listener_.reset();
     for (const auto& connection : connections_) connection->drain();
   }
@@ -148,10 +165,19 @@ class TcpServer final : public Server {
     ++(is_done ? tls_counts_.handshakes : tls_counts_.failures);
     handshakes_.erase(*std::exchange(connection.handshake, std::nullopt));
   }
+  void count_timeout() { ++counts_.timeouts; }
   std::string& scratch() { return scratch_; }
+  // It was heard, or its presence changed: the last of its list.
+  void note_presence(Connection& connection, Presence presence) {
+    auto& from = present_[static_cast<size_t>(connection.presence_known)];
+    auto& to = present_[static_cast<size_t>(presence)];
+    to.splice(to.end(), from, connection.presence_place);
+    connection.presence_known = presence;
+  }
   void note_touched(Connection& connection) { touched_.push_back(&connection); }
   // Destroyed at the end of flush(): its functions may be running.
   void note_ended(Connection& connection) {
+    present_[static_cast<size_t>(connection.presence_known)].erase(connection.presence_place);
     const size_t place = connection.place;
     ended_.push_back(std::move(connections_[place]));
     if (place + 1 < connections_.size()) {
@@ -162,19 +188,38 @@ class TcpServer final : public Server {
   }
 
  private:
+  // False: all are busy.
+  bool make_room() {
+    for (const Presence silent : {Presence::kGreeting, Presence::kIdle}) {
+      const auto& list = present_[static_cast<size_t>(silent)];
+      if (list.empty()) continue;
+      REACHED(net_connection_evicted);
+      ++counts_.evicted;
+      list.front()->evict();
+      return true;
+    }
+    return false;
+  }
+
   void accept(std::unique_ptr<TcpSocket> socket) {
     if (options_.tls && handshakes_.size() >= options_.handshakes_max) {
       REACHED(net_handshakes_full);
       ++tls_counts_.evictions;
       handshakes_.front()->close();
     }
-    if (connections_.size() >= options_.connections_max) {
+    if (connections_.size() >= options_.connections_max && !make_room()) {
+      // Closed and not left in the backlog: there the kernel has already told its client that it is connected, and it
+      // would wait for as long as its patience lasts. This way it learns at once, and asks another server.
       REACHED(net_connections_full);
+      ++counts_.refused;
       return;  // destroys, and so closes it
     }
+    ++counts_.accepted;
     if (options_.tls) socket = accept_tls(std::move(socket), options_.tls, answer_plaintext);
     connections_.push_back(std::make_unique<Connection>(*this, std::move(socket)));
     connections_.back()->place = connections_.size() - 1;
+    auto& greeting = present_[static_cast<size_t>(Presence::kGreeting)];
+    connections_.back()->presence_place = greeting.insert(greeting.end(), connections_.back().get());
     if (options_.tls) {
       connections_.back()->handshake = handshakes_.insert(handshakes_.end(), connections_.back().get());
     }
@@ -194,6 +239,9 @@ class TcpServer final : public Server {
   std::string scratch_;
   std::list<Connection*> handshakes_;  // the oldest first
   TlsCounts tls_counts_;
+  std::array<std::list<Connection*>, kPresences> present_;  // in each, the one silent for longest first
+  PortCounts counts_;
+  uint64_t failures_before_ = 0;  // the listener's, once it is gone
 };
 
 Connection::Connection(TcpServer& server, std::unique_ptr<TcpSocket> socket)
@@ -222,6 +270,7 @@ void Connection::on_connected() {
 void Connection::on_bytes(ByteView bytes) {
   touch();  // to be read on
   if (lingering_) return;
+  heard_ = true;
   if (protocol_) return protocol_->on_bytes(bytes);
   first_bytes_.append(bytes);
   tell_protocol();
@@ -260,6 +309,14 @@ void Connection::close() {
   server_.note_ended(*this);
 }
 
+void Connection::evict() {
+  if (protocol_ && !lingering_) {
+    protocol_->take_leave();
+    (void)send_output();
+  }
+  close();
+}
+
 void Connection::drain() {
   draining_ = true;
   if (protocol_) {
@@ -282,6 +339,7 @@ void Connection::watch_patience() {
     const Instant still = protocol_ && !lingering_ ? protocol_->patience() : silent_until_;
     if (still <= server_.loop().now()) {
       REACHED(net_patience_ended);
+      if (!lingering_) server_.count_timeout();
       close();
     } else {
       watch_patience();
@@ -326,6 +384,10 @@ bool Connection::flush() {
     socket_->end_writing();
   }
   watch_patience();
+  // A greeting is no younger for the bytes it comes in.
+  const Presence now = presence();
+  const bool is_heard = std::exchange(heard_, false) && now != Presence::kGreeting;
+  if (is_heard || now != presence_known) server_.note_presence(*this, now);
   // Reading stops while the socket is what is slow; it goes on when the socket drains (on_writable, then here).
   const bool full = !unsent_.empty() && unsent_.size() + (protocol_ ? protocol_->queued_bytes() : 0) > kUnsentBytesMax;
   if (!full) socket_->read_next();

@@ -16,6 +16,7 @@
 #include "base/time.h"
 #include "net/grpc.h"
 #include "net/loop.h"
+#include "net/port_counts.h"
 #include "net/tls.h"
 
 namespace conclave::net {
@@ -103,10 +104,23 @@ class Service {
   virtual void on_http(const HttpRequest& request, std::function<void(HttpResponse)> answer) = 0;
 };
 
+// Pings of HTTP/2, with etcd's defaults.
+struct KeepAlive {
+  // Nothing heard for so long on a connection with streams open: it is asked whether it is there. Zero: never.
+  Duration interval = std::chrono::hours(2);
+  // And closed, with nothing heard for so long after that.
+  Duration timeout = std::chrono::seconds(20);
+  // Clients ask no more often (ping_strikes.h).
+  Duration min_time = std::chrono::seconds(5);
+};
+
 struct ServerOptions {
   std::string address = "127.0.0.1";  // as the host's resolver takes it
   uint16_t port = 0;                  // 0: a free one
+  // Beyond it those that say nothing are closed for new ones: first who never asked for anything, then who asks for
+  // nothing now, the one silent for longest first. Where there is none, the new one is closed.
   size_t connections_max = 10'000;
+  KeepAlive keep_alive;
   uint32_t streams_per_connection_max = 10'000;
   // With it each connection must speak TLS; who does not is told so and closed. Of TlsRole::kServer.
   std::shared_ptr<const TlsContext> tls;
@@ -140,6 +154,8 @@ class Server {
   // No new connections; GOAWAY on all; what is in flight may finish.
   virtual void drain() = 0;
   [[nodiscard]] virtual size_t connections() const = 0;
+  // Timeouts: first words or headers not in time, idle over HTTP/1.1, a ping not answered.
+  [[nodiscard]] virtual PortCounts port_counts() const = 0;
   // For connections to come; those that stand are not touched. Only of a server that was given one.
   virtual void set_tls(std::shared_ptr<const TlsContext> tls) = 0;
   [[nodiscard]] virtual TlsCounts tls_counts() const = 0;

@@ -262,18 +262,20 @@ TEST_F(ServerTest, DrainLetsCallsFinishAndTakesNoConnections) {
 TEST_F(ServerTest, ConnectionsAboveTheLimitAreClosed) {
   server.reset();
   start({.connections_max = 2});
-  EXPECT_TRUE(call("/test.Echo/Unary", "x").status.ok());
   auto second = Channel::make(loop, "127.0.0.1", server->port());
   auto third = Channel::make(loop, "127.0.0.1", server->port());
-  Answer answer;
-  call(*second, "/test.Echo/Unary", "x", answer);
-  EXPECT_TRUE(run_until([&] { return answer.done; }));
-  EXPECT_TRUE(answer.status.ok());
+  Answer waiting;
+  call(*channel, "/test.Echo/Never", "x", waiting);
+  call(*second, "/test.Echo/Never", "x", waiting);
+  EXPECT_TRUE(run_until([&] { return service.counts.half_closed == 2; }));
   Answer refused;
   call(*third, "/test.Echo/Unary", "x", refused);
   EXPECT_TRUE(run_until([&] { return refused.done; }));
   EXPECT_EQ(refused.status.code, 14U);
   EXPECT_EQ(server->connections(), 2U);
+  EXPECT_EQ(server->port_counts().accepted, 2U);
+  EXPECT_EQ(server->port_counts().refused, 1U);
+  EXPECT_FALSE(waiting.done);
 }
 
 TEST_F(ServerTest, CallsAboveTheStreamLimitWaitForTheirTurn) {

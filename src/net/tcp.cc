@@ -251,6 +251,7 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
     loop_.cancel(pause_);
   }
   [[nodiscard]] uint16_t port() const { return port_; }
+  [[nodiscard]] uint64_t failures() const { return failures_; }
 
  private:
   void accept_next() {
@@ -268,7 +269,9 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
       if (error == asio::error::would_block || error == asio::error::try_again) break;
       if (error == asio::error::connection_aborted) continue;
       if (error) {
-        // Out of descriptors or memory: the backlog waits, and nobody spins.
+        // Out of descriptors or memory, of this process or of the machine: the backlog waits, and nobody spins. Nothing
+        // ends this listener but its owner.
+        ++failures_;
         pause_ = loop_.call_at(loop_.now() + kAcceptPause, [this] {
           pause_ = 0;
           accept_next();
@@ -286,6 +289,7 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
   tcp::acceptor acceptor_;
   TcpListener::OnAccept on_accept_;
   TimerId pause_ = 0;
+  uint64_t failures_ = 0;
   uint16_t port_ = 0;
 };
 
@@ -296,6 +300,7 @@ class AcceptorHandle final : public TcpListener {
   AcceptorHandle(const AcceptorHandle&) = delete;
   AcceptorHandle& operator=(const AcceptorHandle&) = delete;
   [[nodiscard]] uint16_t port() const override { return acceptor_->port(); }
+  [[nodiscard]] uint64_t failures() const override { return acceptor_->failures(); }
 
  private:
   std::shared_ptr<Acceptor> acceptor_;

@@ -76,6 +76,9 @@ class TcpListener {
                                                                    uint16_t port, OnAccept on_accept);
   virtual ~TcpListener() = default;  // no more connections
   [[nodiscard]] virtual uint16_t port() const = 0;
+  // Times that a connection could not be taken for want of descriptors or memory. It waits in the backlog, and is tried
+  // again ten times a second.
+  [[nodiscard]] virtual uint64_t failures() const = 0;
 };
 
 }  // namespace conclave::net

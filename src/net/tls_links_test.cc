@@ -88,6 +88,17 @@ TEST_F(TlsServerTest, CallsAndStreamsGoBothWays) {
   EXPECT_EQ(heard, kMebibytes << 20);
 }
 
+TEST_F(TlsServerTest, AHandshakeThatNobodyGoesOnWithMakesRoom) {
+  start({.connections_max = 1, .tls = server_tls(certificate)});
+  RawPeer silent(loop, server->port());
+  EXPECT_TRUE(run_until([&] { return server->connections() == 1; }));
+  const auto channel = dial();
+  EXPECT_TRUE(call(*channel, "x").status.ok());
+  EXPECT_TRUE(silent.is_closed());
+  EXPECT_EQ(server->port_counts().evicted, 1U);
+  EXPECT_EQ(server->tls_counts().failures, 1U);
+}
+
 TEST_F(TlsServerTest, Http1IsSpokenOverTlsToo) {
   class Browser final : public TcpEvents {
    public:

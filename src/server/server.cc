@@ -19,6 +19,8 @@
 #include "net/peer_links.h"
 #include "net/server.h"
 #include "server/bootstrap.h"
+#include "server/crowded_ports.h"
+#include "server/descriptors.h"
 #include "server/identity.h"
 #include "server/introduction.h"
 #include "server/log.h"
@@ -40,8 +42,8 @@ constexpr Duration kHandOverMax = std::chrono::seconds(2);
 constexpr Duration kFirstLeaderMax = std::chrono::seconds(5);
 
 constexpr uint32_t kGrpcUnavailable = 14;
-// How often the loop looks whether a write of the log hangs.
-constexpr Duration kWritesWatched = std::chrono::milliseconds(500);
+// How often the loop looks whether a write of the log hangs, and whether connections are too many.
+constexpr Duration kWatchInterval = std::chrono::milliseconds(500);
 
 // After a configuration without this server was applied: its last messages and answers leave. And should it have been
 // added again under the same id while it reads the log, that comes up by then.
@@ -147,8 +149,9 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   void begin_cluster();
   void join_after_a_while();
   void hand_over(Instant give_up);
-  void watch_writes();
+  void watch();
   [[nodiscard]] api::DiskMetrics disk_metrics();
+  [[nodiscard]] api::NetworkMetrics network_metrics() const;
 
   ServerOptions options_;
   env::PosixClock clock_;
@@ -164,6 +167,8 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   bool joining_ = false;
   bool disk_full_ = false;  // as last told, for a replica that begins later
   SlowWrites slow_writes_;
+  CrowdedPorts crowded_ports_;
+  size_t connections_max_ = 0;
   std::optional<ClusterId> cluster_;  // by --cluster
   bool is_added_ = false;             // to a running cluster: never begins one
   bool is_one_of_many_ = false;       // by what its log says
@@ -358,10 +363,13 @@ Status Wired::listen() {
                                                    .peers = wanted_peers(),
                                                    .tls = tls.peer,
                                                    .is_known = [this](NodeId id) { return is_known(id); }}));
-  ASSIGN_OR_RETURN(
-      server_, net::Server::listen(
-                   loop_, *this,
-                   {.address = options_.client_listen.host, .port = options_.client_listen.port, .tls = tls.client}));
+  connections_max_ = connections_max_of(raise_descriptor_limit());
+  ASSIGN_OR_RETURN(server_, net::Server::listen(loop_, *this,
+                                                {.address = options_.client_listen.host,
+                                                 .port = options_.client_listen.port,
+                                                 .connections_max = connections_max_,
+                                                 .keep_alive = options_.keep_alive,
+                                                 .tls = tls.client}));
   bootstrap_ = std::make_unique<Bootstrap>(
       identity_.node, std::move(names), identity_.boot.value() << 16,
       Bootstrap::World{
@@ -379,7 +387,7 @@ Status Wired::open() {
   loop_.add_turn_end([this](Instant now) { end_turn(now); });
   loop_.set_deadline([this] { return next_deadline(); });
   loop_.post([this] {
-    watch_writes();
+    watch();
     if (found_) {
       start_replica(*std::exchange(found_, std::nullopt));
     } else if (is_added_) {
@@ -435,6 +443,7 @@ void Wired::start_replica(node::FoundReplica found) {
   api.version = options_.etcd_version;
   api.seed = random_.next();
   api.disk = [this] { return disk_metrics(); };
+  api.network = [this] { return network_metrics(); };
   service_ = std::make_unique<api::Service>(api, *replica_, clock_);
   replica_->set_clients(*service_);
   replica_->start(loop_.now());
@@ -659,9 +668,12 @@ void Wired::deliver(std::vector<node::StorageResult> results) {
   }
 }
 
-void Wired::watch_writes() {
+void Wired::watch() {
   if (const auto line = slow_writes_.look(clock_.now(), storage_->gauge())) log_warning(*line);
-  loop_.call_at(loop_.now() + kWritesWatched, [this] { watch_writes(); });
+  if (const auto line = crowded_ports_.look(loop_.now(), server_->port_counts(), links_->port_counts())) {
+    log_warning(*line);
+  }
+  loop_.call_at(loop_.now() + kWatchInterval, [this] { watch(); });
 }
 
 api::DiskMetrics Wired::disk_metrics() {
@@ -677,6 +689,13 @@ api::DiskMetrics Wired::disk_metrics() {
                            .write_seconds_sum = seconds(writes.sum())};
   for (size_t i = 0; i < metrics.writes.size(); ++i) metrics.writes[i] = writes.count(i);
   return metrics;
+}
+
+api::NetworkMetrics Wired::network_metrics() const {
+  return {.connections = server_->connections(),
+          .connections_max = connections_max_,
+          .client = server_->port_counts(),
+          .peer = links_->port_counts()};
 }
 
 void Wired::end_turn(Instant now) {

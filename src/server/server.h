@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/types.h"
+#include "net/server.h"
 #include "net/tls.h"
 #include "node/replica.h"
 
@@ -41,6 +42,7 @@ struct ServerOptions {
   // What clients of etcd are told they talk to: etcd's version whose API this is.
   std::string etcd_version = "3.6.0";
   bool insecure_plaintext = false;  // off loopback, for clients and peers
+  net::KeepAlive keep_alive;        // of clients' connections
   uint64_t snapshot_log_bytes = uint64_t{64} << 20;
   // When old history is compacted by itself.
   keyspace::HistoryBudget::Options history;

@@ -149,7 +149,8 @@ class Cluster {
 
   static constexpr GroupId kGroup{3};
   static constexpr ClusterId kCluster{0xc1};
-  DiskMetrics disk;  // of all servers
+  DiskMetrics disk;        // of all servers
+  NetworkMetrics network;  // likewise
 
   Cluster() : Cluster(Options{}) {}
   explicit Cluster(const Options& options) {
@@ -177,6 +178,7 @@ class Cluster {
                                                    .peer_urls = {"http://" + name + ":2380"},
                                                    .seed = id.value(),
                                                    .disk = [this] { return disk; },
+                                                   .network = [this] { return network; },
                                                    .watch_progress_interval = options.watch_progress_interval},
                                     *server.replica, clock);
       server.replica->set_clients(*server.service);

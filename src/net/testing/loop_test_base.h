@@ -10,6 +10,17 @@
 
 namespace conclave::net {
 
+// A clock that a test can put forward.
+class ShiftedClock final : public env::Clock {
+ public:
+  [[nodiscard]] Instant now() override { return real_.now() + shift; }
+  [[nodiscard]] int64_t wall_milliseconds() override { return real_.wall_milliseconds(); }
+  Duration shift{};
+
+ private:
+  env::PosixClock real_;
+};
+
 class LoopTest : public testing::Test {
  protected:
   LoopTest() {
@@ -34,11 +45,16 @@ class LoopTest : public testing::Test {
     loop.cancel(timer);
     return !late;
   }
+  // Timers that are due by then ring.
+  void pass(Duration time) {
+    clock.shift += time;
+    (void)run_until([] { return true; });
+  }
   void run_for(Duration time) {
     (void)run_until([] { return false; }, time);
   }
 
-  env::PosixClock clock;
+  ShiftedClock clock;
   Loop loop{clock};
 
  private:

@@ -1,0 +1,31 @@
+#include "server/descriptors.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+
+namespace conclave::server {
+namespace {
+
+// 64 links that peers made and 32 to them, a few dozen files of log and snapshots, and as much again.
+constexpr uint64_t kReserved = 256;
+// An idle connection costs some 10 KiB, with TLS three times as much: at this many, memory is what runs out first.
+constexpr uint64_t kConnectionsMax = 100'000;
+
+}  // namespace
+
+uint64_t raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+  rlimit raised = limit;
+  raised.rlim_cur = raised.rlim_max;
+  return ::setrlimit(RLIMIT_NOFILE, &raised) == 0 ? raised.rlim_cur : limit.rlim_cur;
+}
+
+size_t connections_max_of(uint64_t descriptors) {
+  // Of very few, half: such a server serves little, but it works.
+  const uint64_t reserved = std::min(kReserved, descriptors / 2);
+  return std::clamp<uint64_t>(descriptors - reserved, 1, kConnectionsMax);
+}
+
+}  // namespace conclave::server

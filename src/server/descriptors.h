@@ -1,0 +1,16 @@
+// File descriptors of this process: how many it may have, and how many of them are for connections of clients. What
+// else it opens (the log, snapshots, links between servers, standard streams) must never find none left because clients
+// are many.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace conclave::server {
+
+// Raises the soft limit to the hard one, which needs no right. How many there may be now.
+[[nodiscard]] uint64_t raise_descriptor_limit();
+
+[[nodiscard]] size_t connections_max_of(uint64_t descriptors);
+
+}  // namespace conclave::server
