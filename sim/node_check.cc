@@ -8,9 +8,14 @@
 #include "etcd/rpc.pb.h"
 #include "keyspace/command.h"
 #include "keyspace/interface.h"
+#include "sim/lease_lateness.h"
 
 namespace conclave::sim {
 namespace {
+
+// Between asking and the leader's hearing it, and between the proposal of an end and its being applied: a calm cluster
+// needs some milliseconds for both.
+constexpr Duration kAgreed = std::chrono::milliseconds(50);
 
 // Whether a server that found this knows less than, or other than, what it kept.
 bool forgets(const Recovered& recovered, const NodeCheck::Kept& kept) {
@@ -105,6 +110,7 @@ void NodeCheck::note_applied(uint64_t server, Instant now, const Entry& entry, k
         violate(fmt::format("'{}' was written twice: at revision {} and {}", event.value, known->second, version.mod));
       }
     }
+    if (observer_ != nullptr) observer_->on_event(version.mod, event);
     events_[version.mod].push_back(std::move(event));
   });
   if (!events_.empty() && events_.rbegin()->first > revision) {
@@ -113,9 +119,12 @@ void NodeCheck::note_applied(uint64_t server, Instant now, const Entry& entry, k
   const keyspace::KeyspaceView view(keyspace);
   for (const LeaseId lease : keyspace.effects().leases_ended) {
     if (view.get(leased_key(lease))) violate(fmt::format("lease {} ended and left a key behind", lease));
-    if (command.header.kind != keyspace::CommandKind::kLeaseExpire) continue;
+    const bool expired = command.header.kind == keyspace::CommandKind::kLeaseExpire;
+    if (observer_ != nullptr) observer_->on_lease_ended(lease, expired);
+    if (!expired) continue;
     ended_[lease] = now;
     check_ended(lease);
+    check_late(lease, now);
   }
 }
 
@@ -139,6 +148,22 @@ void NodeCheck::note_trusted(LeaseId lease, Instant sent, Duration ttl) {
   Trust& trust = trust_[lease];
   if (sent > trust.sent) trust = {.sent = sent, .ttl = ttl};
   check_ended(lease);
+}
+
+void NodeCheck::note_asked(LeaseId lease, Instant sent, Duration ttl) {
+  asked_[lease] = {.sent = sent, .ttl = ttl};
+}
+
+// By the clock of nobody who had a part in it: what is asked of a calm cluster arrives at once and is agreed at once.
+// The time of a lease begins again with a new leader, and calm ones keep theirs.
+void NodeCheck::check_late(LeaseId lease, Instant now) {
+  const auto asked = asked_.find(lease);
+  if (!options_.calm || asked == asked_.end()) return;
+  const Duration ttl = asked->second.ttl;
+  const Instant until = asked->second.sent + ttl + ttl * 21 / 1000 + lateness_max(ttl) + kAgreed;
+  if (now > until) {
+    violate(fmt::format("lease {} ended {} us later than it may", lease, (now - until).count() / 1000));
+  }
 }
 
 void NodeCheck::note_gone(LeaseId lease, Instant now) {

@@ -1,7 +1,7 @@
 // NodeCheck: what must hold over all servers and clients of a run of the node suite. It keeps the one history there may
 // be (what the first server to apply an entry made of it), compares every other server with it, and judges what clients
 // were told: writes acknowledged are in it, writes refused are not, none is in it twice, nothing goes back in real
-// time, reads and watches show it, no lease ends while its holder may trust it.
+// time, reads and watches show it, no lease ends while its holder may trust it, nor late in a run without faults.
 //
 // It is told what happens and only compares. Keys and values are short texts; a value is written by one operation only.
 //
@@ -51,6 +51,8 @@ class NodeCheck {
   struct Options {
     // Clocks may drift beyond their bound: then no promise about leases holds.
     bool clocks_lie = false;
+    // Nothing disturbs the run: a lease that is not kept alive ends in time, as seen by its holder.
+    bool calm = false;
   };
   explicit NodeCheck(const Options& options) : options_(options) {}
 
@@ -83,6 +85,8 @@ class NodeCheck {
 
   // A holder counts on its lease for `ttl` from `sent`, since the answer to what it sent then has arrived.
   void note_trusted(LeaseId lease, Instant sent, Duration ttl);
+  // A holder asks for its lease, or for more time, now: its time may begin as late as this arrives.
+  void note_asked(LeaseId lease, Instant sent, Duration ttl);
   // A holder was told that its lease is gone.
   void note_gone(LeaseId lease, Instant now);
 
@@ -93,6 +97,16 @@ class NodeCheck {
     bool is_put = false;
     friend bool operator==(const Event&, const Event&) = default;
   };
+  // Hears of the one history as it grows: of an entry first its events, then the leases it ended.
+  class Observer {
+   public:
+    virtual ~Observer() = default;
+    virtual void on_event(int64_t revision, const Event& event) = 0;
+    virtual void on_lease_ended(LeaseId lease, bool expired) = 0;
+  };
+  // Before the first entry. Must outlive this.
+  void set_observer(Observer& observer) { observer_ = &observer; }
+
   // How far a watcher of all keys has come: to the end of a revision, or to some event of it.
   struct Place {
     int64_t revision = 1;  // that of an empty keyspace
@@ -124,8 +138,10 @@ class NodeCheck {
     Incarnation lost_identity;
   };
   void check_ended(LeaseId lease);
+  void check_late(LeaseId lease, Instant now);
 
   const Options options_;
+  Observer* observer_ = nullptr;
   std::string violation_;
   bool silent_loss_ = false;
   std::map<uint64_t, Disk> disks_;
@@ -134,6 +150,7 @@ class NodeCheck {
   int64_t compacted_ = 0;
   std::map<std::string, int64_t> revision_of_;  // by value
   std::map<LeaseId, Trust> trust_;
+  std::map<LeaseId, Trust> asked_;
   std::map<LeaseId, Instant> ended_;  // by expiry: when a server first applied it
 };
 

@@ -17,6 +17,11 @@ using std::chrono::seconds;
 constexpr Duration kClientDelay = microseconds(100);
 constexpr Duration kAdministerMean = milliseconds(500);
 constexpr Duration kWatchAgain = milliseconds(100);
+constexpr Duration kLookAtLeases = milliseconds(50);
+// More than a run has.
+constexpr size_t kLeasesLookedAt = 1000;
+// Of the command that ends all leases of a run.
+constexpr size_t kExpireBytesMax = 300;
 constexpr int kRefusalsCounted = 6;
 // Operations of each client that must be answered after the healing.
 constexpr uint64_t kLastOperations = 2;
@@ -121,20 +126,21 @@ class NodeCluster::Watcher final : public WatchSink {
   bool planned_ = false;
 };
 
-NodeCluster::NodeCluster(World& world, const NodeKnobs& knobs, RunResult& result)
+NodeCluster::NodeCluster(World& world, const NodeKnobs& knobs, bool calm, RunResult& result)
     : world_(world),
       knobs_(knobs),
       result_(result),
-      check_({.clocks_lie = world.parameters().enabled[FaultKind::kDriftBeyondBound]}),
+      check_({.clocks_lie = world.parameters().enabled[FaultKind::kDriftBeyondBound], .calm = calm}),
       random_(world.decisions().generator("node.cluster")),
-      machines_(world.size()) {
+      machines_(world.size()),
+      locks_(world, *this, check_, knobs_, result) {
   world_.set_host(this);
   for (size_t node = 0; node < machines_.size(); ++node) ids_.push_back(SimNetwork::id_of(node));
 }
 
 NodeCluster::~NodeCluster() {
   world_.set_host(nullptr);
-  machines_.clear();  // before the watchers they tell
+  machines_.clear();  // before the watchers and waiters they tell
 }
 
 void NodeCluster::install() {
@@ -173,6 +179,7 @@ void NodeCluster::on_stop(size_t node) {
     machines_[node].last_membership = replica->raft().membership();
   }
   machines_[node].server.reset();
+  machines_[node].lateness.reset();
 }
 
 void NodeCluster::count(RunResult& result) {
@@ -181,6 +188,7 @@ void NodeCluster::count(RunResult& result) {
   }
   result.counts["entries applied"] = check_.entries_applied();
   result.counts["leases expired"] = check_.leases_expired();
+  locks_.count(result);
   for (const auto& watcher : watchers_)
     result.counts["revisions watched"] += static_cast<uint64_t>(watcher->last() - 1);
 }
@@ -197,6 +205,14 @@ size_t NodeCluster::pick_server() {
 bool NodeCluster::is_member(size_t node) {
   const size_t leads = leader();
   return leads == SIZE_MAX || machines_[leads].server->replica()->raft().membership().contains(ids_[node]);
+}
+
+bool NodeCluster::is_told(size_t node) {
+  const size_t leads = leader();
+  if (leads == SIZE_MAX) return true;
+  NodeServer* server = machines_[node].server.get();
+  const node::Replica* replica = server == nullptr ? nullptr : server->replica();
+  return replica != nullptr && is_member(node) && replica->applied() >= machines_[leads].server->replica()->applied();
 }
 
 void NodeCluster::call(size_t node, std::function<void(NodeServer&)> what) {
@@ -225,6 +241,8 @@ void NodeCluster::start_clients() {
     watchers_.push_back(std::make_unique<Watcher>(*this, i));
     watchers_.back()->attach();
   }
+  locks_.start();
+  look_at_leases();
   administer();
 }
 
@@ -335,7 +353,7 @@ void NodeCluster::act_holder(size_t at) {
   // No answer: asked again, for as long as the lease may live; then another one.
   const uint64_t asked = holder.asked;
   if (!holder.lease.is_set()) {
-    holder = {.lease = LeaseId(++leases_),
+    holder = {.lease = next_lease(),
               .ttl = seconds(1 + static_cast<int64_t>(random_.below(4))),
               .sent = holder.sent,
               .asked = asked,
@@ -345,6 +363,7 @@ void NodeCluster::act_holder(size_t at) {
          [lease = holder.lease, ttl = holder.ttl, done](NodeServer& server) { server.grant(lease, ttl, done); });
   } else if (holder.renewals_left > 0) {
     --holder.renewals_left;
+    check_.note_asked(holder.lease, holder.sent, holder.ttl);
     call(holder.server, [lease = holder.lease, done](NodeServer& server) { server.keep_alive(lease, done); });
   } else {
     if (random_.coin()) {
@@ -362,8 +381,9 @@ void NodeCluster::take_lease_answer(size_t at, uint64_t asked, bool grants, cons
   if (holder.asked != asked || !holder.lease.is_set() || answer.outcome != NodeOutcome::kDone) return;
   if (grants) {
     if (answer.error != keyspace::ErrorId::kNone) return;
+    check_.note_asked(holder.lease, world_.now(), holder.ttl);
     // What a lease is for. It may have ended meanwhile.
-    call(holder.server, [lease = holder.lease, value = fmt::format("{}", ++values_)](NodeServer& server) {
+    call(holder.server, [lease = holder.lease, value = next_value()](NodeServer& server) {
       server.put(NodeCheck::leased_key(lease), value, lease, [](const NodeAnswer&) {});
     });
   } else if (answer.ttl_ms == 0) {
@@ -375,6 +395,42 @@ void NodeCluster::take_lease_answer(size_t at, uint64_t asked, bool grants, cons
                                to_milliseconds(holder.ttl), answer.ttl_ms));
   }
   check_.note_trusted(holder.lease, holder.sent, holder.ttl);
+}
+
+void NodeCluster::look_at_leases() {
+  // A timer set by a clock that changes its pace without bound comes as late as it may.
+  if (world_.parameters().enabled[FaultKind::kDriftBeyondBound]) return;
+  for (size_t node = 0; node < machines_.size(); ++node) look_at_leases_of(node);
+  world_.scheduler().schedule(world_.now() + kLookAtLeases, [this] { look_at_leases(); });
+}
+
+void NodeCluster::look_at_leases_of(size_t node) {
+  MachineState& machine = machines_[node];
+  node::Replica* replica = machine.server == nullptr ? nullptr : machine.server->replica();
+  if (replica == nullptr || machine.server->is_dead() || !replica->lease_clock().is_leading()) {
+    machine.lateness.reset();
+    return;
+  }
+  const raft::Status status = replica->raft().status();
+  if (!machine.lateness || machine.leads_in != status.term) {
+    machine.lateness.emplace(knobs_.replica.leases);
+    machine.leads_in = status.term;
+  }
+  const Instant now = world_.machine(node).clock.now();
+  LeaseLateness::Look look{.now = now};
+  for (const keyspace::LeaseInfo& lease : replica->keyspace().leases(LeaseId(INT64_MIN), kLeasesLookedAt)) {
+    look.leases.push_back(
+        {.id = lease.id, .ttl_ms = lease.ttl_ms, .remaining_ms = replica->lease_clock().remaining_ms(lease.id, now)});
+  }
+  // What is proposed and not agreed, as far as consensus takes it; the end of all leases is small beside it.
+  size_t bytes = kExpireBytesMax;
+  for (LogIndex index = status.commit.next(); index <= status.last.index; index = index.next()) {
+    bytes += replica->raft().entry(index).payload.size();
+  }
+  look.able = !world_.machine(node).gate.is_frozen() && !status.transferring && !replica->keyspace().is_busy() &&
+              bytes <= knobs_.replica.raft.uncommitted_bytes_max;
+  const std::string wrong = machine.lateness->look(look);
+  if (!wrong.empty()) check_.violate(fmt::format("server {}: {}", ids_[node], wrong));
 }
 
 // --- The administrator.
@@ -469,14 +525,17 @@ void NodeCluster::begin_liveness(const std::vector<bool>& core) {
     client.refusals = 0;
   }
   for (const auto& watcher : watchers_) watcher->move();
+  locks_.begin_liveness();
   move_strays();
 }
 
-// A server that has left is told nothing any more: whoever watches through it goes elsewhere.
+// A server that has left is told nothing any more, and one outside the core may not be: whoever watches through it goes
+// elsewhere.
 void NodeCluster::move_strays() {
   for (const auto& watcher : watchers_) {
-    if (!is_member(watcher->server())) watcher->move();
+    if (!is_member(watcher->server()) || !core_[watcher->server()]) watcher->move();
   }
+  locks_.move_strays();
   world_.scheduler().schedule(world_.now() + seconds(1), [this] { move_strays(); });
 }
 
@@ -501,6 +560,7 @@ std::string NodeCluster::why_not_converged() {
       return fmt::format("client {} has {} answers", i, clients_[i].done_since_heal);
     }
   }
+  if (std::string why = locks_.why_not_done(); !why.empty()) return why;
   const size_t leads = leader();
   if (leads == SIZE_MAX) return "no leader";
   NodeServer& first = *machines_[leads].server;

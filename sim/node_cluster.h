@@ -1,13 +1,16 @@
 // NodeCluster: the servers and clients of one run of the node suite: starts and ends servers with their machines,
-// drives clients that write and read, holders of leases, and watchers of everything; knows when all that is pending is
-// done.
+// drives clients that write and read, holders of leases, and watchers of everything, and carries what those ask who
+// take locks (sim/lock_clients.h); looks whether leaders end leases in time; knows when all that is pending is done.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "sim/lease_lateness.h"
+#include "sim/lock_clients.h"
 #include "sim/membership_changes.h"
 #include "sim/node_check.h"
 #include "sim/node_server.h"
@@ -18,7 +21,8 @@ namespace conclave::sim {
 
 class NodeCluster final : public Host {
  public:
-  NodeCluster(World& world, const NodeKnobs& knobs, RunResult& result);
+  // `calm`: there are no faults.
+  NodeCluster(World& world, const NodeKnobs& knobs, bool calm, RunResult& result);
   ~NodeCluster() override;
   NodeCluster(const NodeCluster&) = delete;
   NodeCluster& operator=(const NodeCluster&) = delete;
@@ -42,11 +46,26 @@ class NodeCluster final : public Host {
   // Sums counters of servers that end or have ended.
   void count(RunResult& result);
 
+  // --- For its clients.
+  [[nodiscard]] size_t pick_server();
+  // On the server, after the way there; nothing if it does not run.
+  void call(size_t node, std::function<void(NodeServer&)> what);
+  // On the client, after the way back.
+  NodeServer::Done reply_to(std::function<void(const NodeAnswer&)> take);
+  // Each once in a run.
+  [[nodiscard]] std::string next_value() { return fmt::format("{}", ++values_); }
+  [[nodiscard]] LeaseId next_lease() { return LeaseId(++leases_); }
+  // Whether this server has what the leader has, as far as there is one.
+  [[nodiscard]] bool is_told(size_t node);
+
  private:
   struct MachineState {
     Boot boot;
     std::unique_ptr<NodeServer> server;
     Membership last_membership;  // as its server had it when it ended
+    // While its server leads, and in which term.
+    std::optional<LeaseLateness> lateness;
+    Term leads_in;
   };
   struct Client {
     size_t server = 0;
@@ -79,13 +98,10 @@ class NodeCluster final : public Host {
   void judge_change(const node::MemberChange& change);
   // False for one that the leader does not know as a member.
   [[nodiscard]] bool is_member(size_t node);
-  [[nodiscard]] size_t pick_server();
   // The machine of the leader of the highest term; SIZE_MAX: none.
   [[nodiscard]] size_t leader();
-  // On the server, after the way there; nothing if it does not run.
-  void call(size_t node, std::function<void(NodeServer&)> what);
-  // On the client, after the way back.
-  NodeServer::Done reply_to(std::function<void(const NodeAnswer&)> take);
+  void look_at_leases();
+  void look_at_leases_of(size_t node);
   void note_counters(NodeServer& server);
 
   World& world_;
@@ -99,6 +115,7 @@ class NodeCluster final : public Host {
   std::vector<Holder> holders_;
   std::vector<std::unique_ptr<Watcher>> watchers_;
   std::vector<NodeOperation> operations_;
+  LockClients locks_;
   std::vector<bool> core_;  // empty before the healing
   // A change that was asked for may still be made until then, should its answer not come.
   Instant next_change_at_{};

@@ -25,6 +25,13 @@ constexpr Duration kQuiet = milliseconds(20);
 constexpr Duration kFullTurn = microseconds(200);
 constexpr uint32_t kWatchUnits = 4096;
 
+// The end of the range of all keys that begin with a prefix, whose last byte has a successor.
+std::string end_of(const std::string& prefix) {
+  std::string end = prefix;
+  end.back() = static_cast<char>(end.back() + 1);
+  return end;
+}
+
 node::StorageOptions storage_options(const NodeKnobs& knobs, size_t node) {
   node::StorageOptions options = knobs.storage;
   options.owner = {.cluster = kNodeCluster, .node = SimNetwork::id_of(node)};
@@ -331,6 +338,34 @@ void NodeServer::swap(const std::string& key, int64_t expected, const std::strin
   write({.kind = keyspace::CommandKind::kTxn}, request.SerializeAsString(), std::move(done), Request::Kind::kSwap);
 }
 
+void NodeServer::claim(const std::string& prefix, const std::string& key, const std::string& value, LeaseId lease,
+                       Done done) {
+  etcdserverpb::TxnRequest request;
+  etcdserverpb::Compare& compare = *request.add_compare();
+  compare.set_target(etcdserverpb::Compare::CREATE);
+  compare.set_key(key);
+  compare.set_create_revision(0);
+  etcdserverpb::PutRequest& put = *request.add_success()->mutable_request_put();
+  put.set_key(key);
+  put.set_value(value);
+  put.set_lease(lease.value());
+  request.add_failure()->mutable_request_range()->set_key(key);
+  etcdserverpb::RangeRequest oldest;
+  oldest.set_key(prefix);
+  oldest.set_range_end(end_of(prefix));
+  oldest.set_limit(1);
+  oldest.set_sort_order(etcdserverpb::RangeRequest::ASCEND);
+  oldest.set_sort_target(etcdserverpb::RangeRequest::CREATE);
+  *request.add_success()->mutable_request_range() = oldest;
+  *request.add_failure()->mutable_request_range() = oldest;
+  write({.kind = keyspace::CommandKind::kTxn}, request.SerializeAsString(), std::move(done), Request::Kind::kClaim);
+}
+
+void NodeServer::look(const std::string& prefix, const std::string& key, Done done) {
+  if (dead_ || replica_ == nullptr) return;
+  replica_->read(now(), ask({.kind = Request::Kind::kLook, .key = key, .prefix = prefix, .done = std::move(done)}));
+}
+
 void NodeServer::erase(const std::string& key, Done done) {
   etcdserverpb::DeleteRangeRequest request;
   request.set_key(key);
@@ -400,18 +435,35 @@ void NodeServer::on_write_applied(node::Ticket ticket, const keyspace::Reply& re
     if (!response.ParseFromString(reply.body)) check_.violate("the answer to a delete cannot be parsed");
     done.changed = response.deleted() == 1;
   } else {
-    etcdserverpb::TxnResponse response;
-    if (!response.ParseFromString(reply.body) || response.responses_size() != 1) {
-      check_.violate("the answer to a swap cannot be parsed");
-    } else if (response.succeeded()) {
-      done.changed = true;
-    } else if (const auto& range = response.responses(0).response_range(); range.kvs_size() == 1) {
-      done.value = range.kvs(0).value();
-      done.mod_revision = range.kvs(0).mod_revision();
-    }
+    read_transaction(kind, reply.body, done);
   }
   answer(ticket, done);
 }
+
+void NodeServer::read_transaction(Request::Kind kind, const std::string& body, NodeAnswer& answer) {
+  etcdserverpb::TxnResponse response;
+  const bool claims = kind == Request::Kind::kClaim;
+  if (!response.ParseFromString(body) || response.responses_size() != (claims ? 2 : 1)) {
+    check_.violate("the answer to a transaction cannot be parsed");
+    return;
+  }
+  answer.changed = response.succeeded();
+  const auto& first = response.responses(0).response_range();
+  if (!claims) {
+    if (answer.changed || first.kvs_size() != 1) return;
+    answer.value = first.kvs(0).value();
+    answer.mod_revision = first.kvs(0).mod_revision();
+    return;
+  }
+  const auto& oldest = response.responses(1).response_range();
+  if (oldest.kvs_size() != 1 || (!answer.changed && first.kvs_size() != 1)) {
+    check_.violate("the answer to a claim names no claims");
+    return;
+  }
+  answer.lock.own = answer.changed ? answer.revision : first.kvs(0).create_revision();
+  answer.lock.oldest = oldest.kvs(0).create_revision();
+}
+
 void NodeServer::on_write_refused(node::Ticket ticket, node::RequestRefusal) {
   answer(ticket, {.outcome = NodeOutcome::kRefused});
 }
@@ -443,12 +495,42 @@ void NodeServer::on_read_ready(node::Ticket ticket) {
   const keyspace::KeyspaceView view(replica_->keyspace());
   NodeAnswer read{.outcome = NodeOutcome::kDone, .revision = view.revision().value()};
   if (request != requests_.end()) {
-    if (const auto found = view.get(request->second.key)) {
+    if (request->second.kind == Request::Kind::kLook) {
+      read.lock = view_of(request->second);
+    } else if (const auto found = view.get(request->second.key)) {
       read.value = std::string(found->value);
       read.mod_revision = found->mod.value();
     }
   }
   answer(ticket, read);
+}
+
+LockView NodeServer::view_of(const Request& request) {
+  LockView view{.own = first_of({.key = request.key, .limit = 1}).first};
+  const std::string end = end_of(request.prefix);
+  keyspace::RangeRequest claims{.key = request.prefix,
+                                .range_end = end,
+                                .limit = 1,
+                                .sort_order = keyspace::SortOrder::kAscend,
+                                .sort_target = keyspace::SortTarget::kCreate};
+  view.oldest = first_of(claims).first;
+  if (view.own == 0) return view;
+  claims.sort_order = keyspace::SortOrder::kDescend;
+  claims.max_create_revision = view.own - 1;
+  view.predecessor = first_of(claims).second;
+  return view;
+}
+
+std::pair<int64_t, std::string> NodeServer::first_of(const keyspace::RangeRequest& range) {
+  std::string body;
+  etcdserverpb::RangeResponse response;
+  const keyspace::ErrorId error = replica_->keyspace().range(range, body);
+  if (error != keyspace::ErrorId::kNone || !response.ParseFromString(body)) {
+    check_.violate(fmt::format("a look at a lock was refused: {}", keyspace::error_text(error)));
+    return {};
+  }
+  if (response.kvs_size() == 0) return {};
+  return {response.kvs(0).create_revision(), response.kvs(0).key()};
 }
 
 void NodeServer::on_applied(const keyspace::Effects&) {
@@ -459,13 +541,21 @@ void NodeServer::on_applied(const keyspace::Effects&) {
 // --- Watches.
 
 void NodeServer::watch(WatchSink& sink, int64_t from_revision) {
+  watch(sink, {.key = ByteView("\0", 1), .range_end = ByteView("\0", 1), .start_revision = from_revision});
+}
+
+void NodeServer::watch_key(WatchSink& sink, const std::string& key, int64_t from_revision) {
+  watch(sink, {.key = key, .start_revision = from_revision});
+}
+
+void NodeServer::watch(WatchSink& sink, const keyspace::WatchCreate& create) {
   if (dead_ || replica_ == nullptr) {
     sink.on_watch_lost();
     return;
   }
   Watch& watch = watches_.emplace_back(
       Watch{.sink = &sink, .stream = std::make_unique<keyspace::WatchStream>(replica_->keyspace().watches())});
-  watch.stream->create({.key = ByteView("\0", 1), .range_end = ByteView("\0", 1), .start_revision = from_revision});
+  watch.stream->create(create);
   plan_turn();
 }
 

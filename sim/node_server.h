@@ -20,17 +20,25 @@ namespace conclave::sim {
 inline constexpr GroupId kNodeGroup{1};
 inline constexpr ClusterId kNodeCluster{77};
 
+// A lock by etcd's recipe, as one of those who claim it sees it.
+struct LockView {
+  int64_t own = 0;          // create revision of its own claim; zero: there is none
+  int64_t oldest = 0;       // that of the oldest claim
+  std::string predecessor;  // the newest claim that is older than its own; of a look
+};
+
 struct NodeAnswer {
   NodeOutcome outcome = NodeOutcome::kUnknown;
   int64_t revision = 0;
   bool changed = false;                                // of a put, swap or delete
   std::string value;                                   // of a read, or a swap that changed nothing
   int64_t mod_revision = 0;                            // of what was read
+  LockView lock;                                       // of a claim, or a look at a lock
   int64_t ttl_ms = 0;                                  // of a keep-alive; zero: gone
   keyspace::ErrorId error = keyspace::ErrorId::kNone;  // of a write applied
 };
 
-// Takes the events of a watch on all keys.
+// Takes the events of a watch.
 class WatchSink {
  public:
   virtual ~WatchSink() = default;
@@ -44,6 +52,8 @@ struct NodeKnobs {
   node::StorageOptions storage;
   uint64_t clients = 8;
   uint64_t lease_clients = 4;
+  uint64_t lock_clients = 4;
+  uint64_t locks = 2;
   uint64_t watchers = 2;
   uint64_t keys = 8;
   uint64_t value_bytes = 8;
@@ -87,11 +97,17 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void compact(int64_t revision, Done done);
   void set_clock_lease_reads(bool on);
   void get(const std::string& key, Done done);
+  // Claims a lock unless the claim stands, and reads who has the oldest claim: one transaction, as clientv3/concurrency
+  // makes it. `key` begins with `prefix`.
+  void claim(const std::string& prefix, const std::string& key, const std::string& value, LeaseId lease, Done done);
+  // A linearizable read of the claims on a lock: the own one, the oldest, and the one to wait for.
+  void look(const std::string& prefix, const std::string& key, Done done);
   void grant(LeaseId lease, Duration ttl, Done done);
   void revoke(LeaseId lease, Done done);
   void keep_alive(LeaseId lease, Done done);
-  // All keys from this revision on; ended by unwatch() or by the server.
+  // All keys from this revision on, or one; ended by unwatch() or by the server.
   void watch(WatchSink& sink, int64_t from_revision);
+  void watch_key(WatchSink& sink, const std::string& key, int64_t from_revision);
   void unwatch(WatchSink& sink);
   void transfer();
   void administer(const node::MemberChange& change, Done done);
@@ -106,8 +122,9 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
  private:
   void say(const std::string& what) const;
   struct Request {
-    enum class Kind : uint8_t { kWrite, kSwap, kDelete, kRead, kKeepAlive, kChange } kind = Kind::kWrite;
+    enum class Kind : uint8_t { kWrite, kSwap, kDelete, kClaim, kRead, kLook, kKeepAlive, kChange } kind = Kind::kWrite;
     std::string key;
+    std::string prefix;  // of a look
     Done done;
   };
   struct Watch {
@@ -151,6 +168,11 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   node::Ticket ask(Request request);
   void write(const keyspace::CommandHeader& header, const std::string& body, Done done,
              Request::Kind kind = Request::Kind::kWrite);
+  void watch(WatchSink& sink, const keyspace::WatchCreate& create);
+  void read_transaction(Request::Kind kind, const std::string& body, NodeAnswer& answer);
+  [[nodiscard]] LockView view_of(const Request& request);
+  // The create revision and key of the first claim in this range; zero if there is none.
+  [[nodiscard]] std::pair<int64_t, std::string> first_of(const keyspace::RangeRequest& range);
 
   World& world_;
   NodeCheck& check_;

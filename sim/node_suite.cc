@@ -70,22 +70,32 @@ NodeKnobs draw_node_knobs(const SwarmParameters& parameters) {
   }
   // Not where servers come: one with the older build may find the level raised.
   if (knobs.membership_per_thousand == 0) knobs.newer_build_from_boot = 1 + random.below(4);
+  knobs.lock_clients = random.below(9);
+  knobs.locks = 1 + random.below(3);
   return knobs;
 }
 
 std::string describe(const NodeKnobs& knobs) {
-  return fmt::format(" | election={}ms uncommitted={} per-turn={} snapshot={} segment={} chunk={} clients={} leases={}",
-                     to_milliseconds(knobs.replica.raft.election_timeout), knobs.replica.raft.uncommitted_bytes_max,
-                     knobs.replica.entries_per_turn, knobs.replica.snapshot_log_bytes, knobs.storage.segment_bytes,
-                     knobs.storage.chunk_bytes, knobs.clients, knobs.lease_clients);
+  return fmt::format(
+      " | election={}ms uncommitted={} per-turn={} snapshot={} segment={} chunk={} clients={} leases={} "
+      "lock-clients={} locks={}",
+      to_milliseconds(knobs.replica.raft.election_timeout), knobs.replica.raft.uncommitted_bytes_max,
+      knobs.replica.entries_per_turn, knobs.replica.snapshot_log_bytes, knobs.storage.segment_bytes,
+      knobs.storage.chunk_bytes, knobs.clients, knobs.lease_clients, knobs.lock_clients, knobs.locks);
 }
 
-RunResult run_cluster(RunContext& context, const SwarmParameters& parameters, const NodeKnobs& knobs, bool heals_all) {
+struct RunOptions {
+  bool heals_all = false;  // not only a core
+  bool calm = false;       // no faults
+};
+
+RunResult run_cluster(RunContext& context, const SwarmParameters& parameters, const NodeKnobs& knobs,
+                      const RunOptions& options) {
   RunResult result;
   result.parameters = describe(parameters) + describe(knobs);
   NodeServer::set_verbose(context.verbose);
   World world(parameters, *context.decisions);
-  NodeCluster cluster(world, knobs, result);
+  NodeCluster cluster(world, knobs, options.calm, result);
   Nemesis nemesis(world);
   cluster.install();
   cluster.start_clients();
@@ -98,7 +108,7 @@ RunResult run_cluster(RunContext& context, const SwarmParameters& parameters, co
       .choose_core =
           [&] {
             std::vector<bool> core = cluster.choose_core();
-            if (heals_all) core.assign(core.size(), true);
+            if (options.heals_all) core.assign(core.size(), true);
             return core;
           },
       .is_over = [&] { return cluster.check().has_silent_loss(); },
@@ -135,10 +145,12 @@ RunResult run_node(RunContext& context) {
     NodeKnobs knobs;
     knobs.spare.assign(parameters.nodes, false);
     knobs.think_mean = milliseconds(80);
-    return run_cluster(context, parameters, knobs, false);
+    // The simulated disk writes the zeroes of a new segment in memory, which says nothing about the servers.
+    knobs.storage.segment_bytes = uint64_t{1} << 20;
+    return run_cluster(context, parameters, knobs, {.calm = true});
   }
   const SwarmParameters parameters = draw_swarm(context.seed, SwarmLimits::everything());
-  return run_cluster(context, parameters, draw_node_knobs(parameters), false);
+  return run_cluster(context, parameters, draw_node_knobs(parameters), {});
 }
 
 // What damages what was durable, and what makes a server read it again.
@@ -163,7 +175,7 @@ RunResult run_damage(RunContext& context) {
   NodeKnobs knobs = draw_node_knobs(parameters);
   knobs.membership_per_thousand = 0;
   knobs.spare.assign(parameters.nodes, false);
-  return run_cluster(context, parameters, knobs, true);
+  return run_cluster(context, parameters, knobs, {.heals_all = true});
 }
 
 }  // namespace

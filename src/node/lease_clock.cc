@@ -33,6 +33,10 @@ void LeaseClock::Allowance::take_one() {
   thousandths -= kThousand;
 }
 
+void LeaseClock::Allowance::give_one() {
+  thousandths += kThousand;
+}
+
 // When something that is due at this time may be ended. The next end is earned within a millisecond at any rate above
 // 1,000 a second.
 Instant LeaseClock::Allowance::next(Instant at) const {
@@ -166,6 +170,8 @@ void LeaseClock::give_back(const std::vector<LeaseId>& leases) {
     const auto found = leases_.find(id);
     if (found == leases_.end() || found->second.place != kNoPlace) continue;
     push(found->second);
+    all_.give_one();
+    if (found->second.inherited) inherited_.give_one();
   }
 }
 

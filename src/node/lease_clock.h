@@ -45,7 +45,7 @@ class LeaseClock {
 
   // Appends up to `count_max` leases that are due and within the rate; they are taken as proposed.
   void take_due(Instant now, size_t count_max, std::vector<LeaseId>& due);
-  // The proposal came to nothing: they are due again.
+  // The proposal came to nothing: they are due again, and used nothing of the rate. What take_due() just gave.
   void give_back(const std::vector<LeaseId>& leases);
 
   // When take_due() may have something.
@@ -75,6 +75,7 @@ class LeaseClock {
     void refill(Instant now);
     [[nodiscard]] bool has_one() const;
     void take_one();
+    void give_one();
     [[nodiscard]] Instant next(Instant at) const;
   };
   static constexpr uint32_t kNoPlace = UINT32_MAX;

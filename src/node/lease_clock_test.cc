@@ -67,6 +67,22 @@ TEST_F(LeaseClockTest, NoKeepAliveIsAcknowledgedOnceTheEndIsProposed) {
   EXPECT_TRUE(due().empty());
 }
 
+// Otherwise a leader that hands over in vain would end leases late when it goes on.
+TEST_F(LeaseClockTest, WhatIsGivenBackUsedNothingOfTheRate) {
+  clock = LeaseClock({.ends_per_second = 10, .inherited_ends_per_second = 1});
+  clock.lead(now);
+  clock.inherit(LeaseId(1), 1'000, now);
+  now += seconds(2);
+  for (int i = 0; i < 5; ++i) {
+    const std::vector<LeaseId> proposed = due();
+    ASSERT_EQ(proposed, std::vector<LeaseId>{LeaseId(1)}) << i;
+    clock.give_back(proposed);
+  }
+  EXPECT_EQ(due().size(), 1U);
+  clock.start(LeaseId(2), 0, now);
+  EXPECT_TRUE(due().empty()) << "nor is anything won by it";
+}
+
 TEST_F(LeaseClockTest, OnlyALeaderEndsLeases) {
   clock.start(LeaseId(1), 1, now);
   now += seconds(60);

@@ -17,6 +17,8 @@ constexpr Duration kRequestCheck = std::chrono::milliseconds(100);
 constexpr Duration kCommitMark = std::chrono::milliseconds(100);
 // History grows for minutes before it is due.
 constexpr Duration kHistoryCheck = std::chrono::seconds(1);
+// Ends of leases that consensus did not take are proposed again after this: while it hands over, it takes none.
+constexpr Duration kExpiryRetry = std::chrono::milliseconds(10);
 // Leases of a new leader are walked in pieces of this many.
 constexpr size_t kLeasesPerStep = 4096;
 
@@ -148,7 +150,8 @@ Instant Replica::next_deadline() const {
   Instant deadline = std::min(
       {raft_.next_deadline(), forward_retry_at_, retry_rounds_at_, next_change_deadline(), next_features_deadline()});
   if (keeps_leases()) {
-    deadline = std::min(deadline, expiry_armed_ ? Instant::min() : lease_clock_.next_deadline());
+    const Instant due = expiry_armed_ ? Instant::min() : lease_clock_.next_deadline();
+    deadline = std::min(deadline, std::max(due, expiry_not_before_));
   }
   if (leads()) deadline = std::min(deadline, history_checked_at_ + kHistoryCheck);
   if (!writes_.empty() || reads_pending_ + keep_alives_pending_ > 0) {
@@ -337,7 +340,7 @@ void Replica::follow_leases() {
 // ---- Leases ----
 
 void Replica::expire_leases(Instant now) {
-  if (!keeps_leases() || lease_clock_.next_deadline() > now) return;
+  if (!keeps_leases() || std::max(lease_clock_.next_deadline(), expiry_not_before_) > now) return;
   if (!expiry_armed_) {
     // What has arrived already is taken in first: a keep-alive may be among it (rule 2).
     expiry_armed_ = true;
@@ -353,7 +356,9 @@ void Replica::expire_leases(Instant now) {
       keyspace::encode_command({.kind = keyspace::CommandKind::kLeaseExpire, .term = raft_.status().term}, body);
   step(now, raft::Propose{.commands = {&command, 1}});
   if (output_.proposal->refusal != raft::Refusal::kNone) {
+    REACHED(lease_ends_not_taken);
     lease_clock_.give_back(due_);
+    expiry_not_before_ = now + kExpiryRetry;
   } else {
     note_proposed(command.size());
     counters_.leases_expired += due_.size();

@@ -475,6 +475,7 @@ class Replica {
   std::optional<LeaseId> lease_walk_;
   // Leases that are due and wait for one more turn of input (rule 2).
   bool expiry_armed_ = false;
+  Instant expiry_not_before_{};  // after a proposal of ends that was not taken
   std::vector<LeaseId> due_;
 };
 

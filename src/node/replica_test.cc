@@ -6,6 +6,7 @@
 
 #include "base/random.h"
 #include "keyspace/internal_command.h"
+#include "raft/codec.h"
 #include "raft/describe.h"
 #include "raft/testing/durable.h"
 
@@ -323,6 +324,12 @@ bool is_forward(const std::string& frame) {
   return frame.front() == static_cast<char>(FrameKind::kForward);
 }
 
+bool is_timeout_now(const std::string& frame) {
+  if (!is_kind(frame, FrameKind::kConsensus)) return false;
+  const auto message = raft::OwnedMessage::decode(ByteView(frame).substr(1));
+  return message && std::holds_alternative<raft::TimeoutNow>(message->message().body);
+}
+
 TEST(ReplicaTest, OneServerAnswersItself) {
   Group group(1);
   group.elect();
@@ -631,6 +638,29 @@ TEST(ReplicaTest, ANewLeaderGivesEveryLeaseItsFullTime) {
   EXPECT_EQ(group.count(leader, "held"), 1);
   group.advance(milliseconds(1'500));
   EXPECT_EQ(group.count(leader, "held"), 0);
+}
+
+// While a leader hands over, consensus takes no proposal: what is due waits, and the leader does not turn in circles.
+TEST(ReplicaTest, ALeaderThatHandsOverTriesToEndLeasesNowAndThen) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  group.grant(leader, 5, 2'000);
+  group.advance(milliseconds(1'900));
+  // The other never hears that it may lead.
+  group.lose = [](uint64_t, uint64_t, const std::string& frame) { return is_timeout_now(frame); };
+  EXPECT_EQ(group.replica(leader).transfer(group.now, NodeId()), raft::Refusal::kNone);
+  int turns = 0;
+  while (group.replica(leader).raft().status().transferring && turns < 10'000) {
+    const Instant next = group.replica(leader).next_deadline();
+    group.now = std::max(group.now, next);
+    group.settle();
+    ++turns;
+  }
+  EXPECT_LT(turns, 500) << "two for each hundredth of a second, and for heartbeats";
+  EXPECT_TRUE(group.member(leader).keyspace().lease(LeaseId(5)).has_value());
+  group.advance(milliseconds(50));
+  EXPECT_EQ(group.leader(), leader);
+  EXPECT_FALSE(group.member(leader).keyspace().lease(LeaseId(5)).has_value()) << "at once when it goes on";
 }
 
 TEST(ReplicaTest, AKeepAliveIsNotAcknowledgedByALeaderThatIsNone) {
