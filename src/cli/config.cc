@@ -5,7 +5,6 @@
 #include <fstream>
 #include <iterator>
 #include <numeric>
-#include <optional>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -135,13 +134,18 @@ void add_config(CLI::App& verb) {
       "the environment,\nthat over the file of --config, that over the default.");
 }
 
-std::vector<Setting> settle(CLI::App& verb) {
+std::optional<std::string> own_environment(const std::string& name) {
+  const char* const value = std::getenv(name.c_str());  // NOLINT(concurrency-mt-unsafe): before any thread is made
+  return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+}
+
+std::vector<Setting> settle(CLI::App& verb, const Environment& environment) {
   const std::vector<CLI::Option*> options = configurable(verb);
   std::string path;
   if (const CLI::Option* given = verb.get_option("--" + std::string(kConfig)); given->count() > 0) {
     path = given->results().front();
-  } else if (const char* variable = std::getenv("CONCLAVE_CONFIG"); variable != nullptr) {
-    path = variable;
+  } else {
+    path = environment("CONCLAVE_CONFIG").value_or("");
   }
   ConfigFile file;
   if (!path.empty()) {
@@ -156,14 +160,13 @@ std::vector<Setting> settle(CLI::App& verb) {
   for (CLI::Option* option : options) {
     Setting setting{.name = name_in_file(*option)};
     const std::string variable = name_in_environment(setting.name);
-    const char* const text = std::getenv(variable.c_str());
     if (option->count() > 0) {
       setting.source = Source::kFlag;
       setting.where = "--" + option->get_lnames().front();
-    } else if (text != nullptr) {
+    } else if (const auto text = environment(variable)) {
       setting.source = Source::kEnvironment;
       setting.where = variable;
-      set(*option, text, variable);
+      set(*option, *text, variable);
     } else if (const auto found = file.find(setting.name); found != file.end()) {
       setting.source = Source::kFile;
       setting.where = fmt::format("{}:{}", path, found->second.line);

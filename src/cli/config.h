@@ -3,7 +3,9 @@
 // the environment, that over the file, that over the default. Says of each value where it is from.
 #pragma once
 
+#include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +40,8 @@ void add_config(CLI::App& verb);
 // For the verb's callback, when the command line is parsed: fills in what it left open. Throws CLI::ParseError for a
 // file that cannot be read, a key that is no flag (with the one that is meant, if one is close) and what a flag would
 // refuse.
-std::vector<Setting> settle(CLI::App& verb);
+using Environment = std::function<std::optional<std::string>(const std::string& name)>;
+std::vector<Setting> settle(CLI::App& verb, const Environment& environment);
+[[nodiscard]] std::optional<std::string> own_environment(const std::string& name);
 
 }  // namespace conclave::cli

@@ -1,6 +1,5 @@
 #include "cli/config.h"
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -17,14 +16,14 @@ class ConfigTest : public ::testing::Test {
     verb_.add_option("--snapshot-log-mib", mib_, "")->check(CLI::Range(1, 1000))->capture_default_str();
     verb_.add_flag("--insecure-plaintext", plain_, "");
     add_config(verb_);
-    verb_.callback([this] { settings_ = settle(verb_); });
+    verb_.callback([this] {
+      settings_ = settle(verb_, [this](const std::string& name) -> std::optional<std::string> {
+        const auto found = environment_.find(name);
+        return found == environment_.end() ? std::nullopt : std::optional(found->second);
+      });
+    });
   }
-  ~ConfigTest() override {
-    std::filesystem::remove(path_);
-    unsetenv("CONCLAVE_CLIENT_LISTEN");
-    unsetenv("CONCLAVE_INSECURE_PLAINTEXT");
-    unsetenv("CONCLAVE_CONFIG");
-  }
+  ~ConfigTest() override { std::filesystem::remove(path_); }
   // What it says against the command line, if anything.
   std::string parse(const std::string& file, const std::string& arguments = "") {
     std::ofstream(path_, std::ios::trunc) << file;
@@ -47,11 +46,12 @@ class ConfigTest : public ::testing::Test {
   std::string listen_ = "127.0.0.1:2379";
   uint64_t mib_ = 64;
   bool plain_ = false;
+  std::map<std::string, std::string> environment_;
   std::vector<Setting> settings_;
 };
 
 TEST_F(ConfigTest, FlagsWinOverTheEnvironmentThatOverTheFileThatOverTheDefault) {
-  setenv("CONCLAVE_CLIENT_LISTEN", "e:1", 1);
+  environment_["CONCLAVE_CLIENT_LISTEN"] = "e:1";
   EXPECT_EQ(parse("client_listen = 'f:1'\nsnapshot_log_mib = 7\n"), "");
   EXPECT_EQ(listen_, "e:1");
   EXPECT_EQ(mib_, 7U);
@@ -68,7 +68,7 @@ TEST_F(ConfigTest, FlagsWinOverTheEnvironmentThatOverTheFileThatOverTheDefault) 
 }
 
 TEST_F(ConfigTest, AFlagMayBeSwitchedOffInTheEnvironment) {
-  setenv("CONCLAVE_INSECURE_PLAINTEXT", "false", 1);
+  environment_["CONCLAVE_INSECURE_PLAINTEXT"] = "false";
   EXPECT_EQ(parse("insecure_plaintext = true"), "");
   EXPECT_FALSE(plain_);
   EXPECT_EQ(where("snapshot_log_mib"), "64 from default");
@@ -82,7 +82,7 @@ TEST_F(ConfigTest, WhatCannotBeIsSaidWithItsPlace) {
   EXPECT_NE(parse("snapshot_log_mib = ").find("line 1: "), std::string::npos);
   EXPECT_EQ(parse("[client]\nlisten = 1"),
             path_ + ": line 1: 'client' is neither text nor an integer nor true or false");
-  setenv("CONCLAVE_CONFIG", "/nowhere/to/be/found", 1);
+  environment_["CONCLAVE_CONFIG"] = "/nowhere/to/be/found";
   try {
     verb_.parse("");
     ADD_FAILURE() << "it was read";

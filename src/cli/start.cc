@@ -174,7 +174,7 @@ void add_start(CLI::App& app, int& exit_code) {
   CLI::App* start = app.add_subcommand("start", "a server of a cluster; without --join, a cluster of its own");
   add_options(*start, *options);
   start->callback([start, options, &exit_code] {
-    (void)settle(*start);
+    (void)settle(*start, own_environment);
     exit_code = run(*options);
   });
 
@@ -188,7 +188,7 @@ void add_start(CLI::App& app, int& exit_code) {
           "-o,--output", [shown](const std::string& output) { shown->json = output == "json"; }, "table or json")
       ->check(CLI::IsMember({"table", "json"}));
   show->callback([show, shown, &exit_code] {
-    print(settle(*show), *shown);
+    print(settle(*show, own_environment), *shown);
     exit_code = kOk;
   });
 }
