@@ -221,7 +221,7 @@ class SimDisk::Handle final : public env::File {
     if (call.dies) return crashed();
     if (disk_.draw(FaultKind::kSyncError, disk_.streams_.sync_error)) {
       RandomCrash chooser(disk_.decisions_, disk_.streams_.torn, 0, disk_.decisions_.detail(disk_.streams_.sync_error));
-      inode_->drop_unsynced(chooser);
+      inode_->drop_unsynced(call.begins, chooser);
       return fail(ErrorCode::kIo, "sync {}: input/output error", path_);
     }
     const bool lie = inode_->has_unsynced() && disk_.draw(FaultKind::kLyingSync, disk_.streams_.lying_sync);

@@ -385,6 +385,23 @@ TEST_F(SimDiskTest, AfterAFailedSyncTheNextSucceedsAndMeansNothing) {
   EXPECT_TRUE(disk_.damage().empty());  // never promised: no fault excuses who trusted the second sync
 }
 
+// Seed 1000214 of suite node: a manifest of the time to come stood on the disk of a server that had been killed before.
+TEST_F(SimDiskTest, ASyncThatWasNeverBegunCannotFail) {
+  for (const CrashMode mode : {CrashMode::kProcessKilled, CrashMode::kPowerLoss}) {
+    const std::string name = mode == CrashMode::kProcessKilled ? "p" : "q";
+    auto file = durable(name, sectors(8, 'a'));
+    // The one before takes its time, so the next begins later than now.
+    ASSERT_TRUE(disk_.sync_directory(""));
+    ASSERT_TRUE(file->write(0, sectors(8, 'b')));
+    always(FaultKind::kSyncError);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(file->sync().error().code, ErrorCode::kIo);
+    never(FaultKind::kSyncError);
+    disk_.crash(mode);
+    disk_.restart();
+    EXPECT_EQ(read_all(name), sectors(8, 'a'));
+  }
+}
+
 TEST_F(SimDiskTest, ATornSectorIsHalfNewAndOnlyWithTheFault) {
   always(FaultKind::kTornWrite);
   bool torn = false;

@@ -101,6 +101,7 @@ void Inode::apply_sector(const Operation& operation, uint64_t index) {
 }
 
 void Inode::settle(Instant now) {
+  if (dropped_at_ <= now) before_drop_.reset();
   if (barriers_.empty()) return;
   // Not in order of time: a process that died in a call that hangs leaves a barrier later than those of the next
   // process, and any of them covers all that was written before it.
@@ -151,6 +152,7 @@ void Inode::drop_begun_after(Instant at) {
 
 Inode::CrashLosses Inode::lose_power(Instant at, CrashChooser& chooser) {
   CrashLosses losses;
+  undo_drop_after(at);
   settle(at);
   drop_begun_after(at);
   const size_t considered = chooser.prefix(operations_.size());
@@ -214,7 +216,17 @@ Inode::CrashLosses Inode::lose_power(Instant at, CrashChooser& chooser) {
   return losses;
 }
 
-void Inode::drop_unsynced(CrashChooser& chooser) {
+// Calls are made at once and take their time afterwards. So what a call did to the platter must be undone if its
+// process turns out to have ended before the call began.
+void Inode::undo_drop_after(Instant at) {
+  while (before_drop_ != nullptr && dropped_at_ > at) {
+    const std::shared_ptr<const Inode> before = before_drop_;
+    *this = *before;
+  }
+}
+
+void Inode::drop_unsynced(Instant begins, CrashChooser& chooser) {
+  auto before = std::make_shared<const Inode>(*this);
   // The cache goes on showing what was written: that is what makes a second sync a lie.
   std::vector<char> shown = cache_;
   const uint64_t shown_size = cache_size_;
@@ -225,9 +237,12 @@ void Inode::drop_unsynced(CrashChooser& chooser) {
   }
   cache_ = std::move(shown);
   cache_size_ = shown_size;
+  before_drop_ = std::move(before);
+  dropped_at_ = begins;
 }
 
 void Inode::lose_process(Instant at) {
+  undo_drop_after(at);
   settle(at);
   if (operations_.empty() || operations_.back().begins <= at) return;
   drop_begun_after(at);

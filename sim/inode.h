@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -46,8 +47,9 @@ class Inode {
   void resize(Instant begins, uint64_t bytes);
   // All operations so far are on the platter once `completes` has passed. A lie only says so.
   void sync(Instant completes, bool lie);
-  // A failed sync: the pages count as clean, what reached the platter is up to the chooser, no later sync covers them.
-  void drop_unsynced(CrashChooser& chooser);
+  // A failed sync, in a call that begins then: the pages count as clean, what reached the platter is up to the chooser,
+  // no later sync covers them.
+  void drop_unsynced(Instant begins, CrashChooser& chooser);
   // Carries out what completed by `now`.
   void settle(Instant now);
 
@@ -99,6 +101,7 @@ class Inode {
   void put_on_platter(uint64_t sector, const char* content);
   void erase_front(size_t count);
   void drop_begun_after(Instant at);
+  void undo_drop_after(Instant at);
   void rebuild_cache();
   static void set_size(std::vector<char>& image, uint64_t& size, uint64_t wanted);
 
@@ -111,6 +114,9 @@ class Inode {
   std::string content_;
   std::vector<Barrier> barriers_;
   std::vector<bool> acknowledged_;  // per sector: it was once reported durable
+  // As it was before a sync failed, in a call that begins later than now: whoever makes it may end before.
+  std::shared_ptr<const Inode> before_drop_;
+  Instant dropped_at_{};
   FaultAtlas atlas_;
 };
 
