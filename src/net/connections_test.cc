@@ -123,6 +123,11 @@ TEST_F(ConnectionsTest, AFloodOfTheSilentKeepsNobodyOut) {
 }
 
 TEST_F(ConnectionsTest, WithoutDescriptorsTheBacklogWaitsAndTheLoopRests) {
+#if defined(__has_feature)
+#if __has_feature(undefined_behavior_sanitizer)
+  GTEST_SKIP() << "the sanitizer looks at memory through a pipe, for which there would be no descriptor";
+#endif
+#endif
   RawPeer peer(loop, server->port());  // its descriptor is there; the server's is not
   peer.send("GET /x HTTP/1.1\r\nHost: x\r\n\r\n");
   rlimit before{};
