@@ -73,7 +73,7 @@ class ReplicaWorld {
 };
 
 // Whom a replica answers. Called from within the replica's functions, mostly flush(). Of the replica's functions these
-// may call write(), read(), keep_alive() and administer() back, and no other.
+// may call write(), read(), read_at_least(), keep_alive() and administer() back, and no other.
 class ReplicaClients {
  public:
   virtual ~ReplicaClients() = default;
