@@ -554,6 +554,18 @@ size_t NodeCluster::leader() {
   return leader;
 }
 
+Duration NodeCluster::transfer_time() {
+  size_t bytes = 0;
+  for (const MachineState& machine : machines_) {
+    const node::Replica* replica = machine.server == nullptr ? nullptr : machine.server->replica();
+    if (replica != nullptr) bytes = std::max(bytes, replica->keyspace().store().used_bytes());
+  }
+  const NetworkOptions& network = world_.parameters().network;
+  const Duration round_trip = 2 * (network.delay_min + network.delay_mean);
+  // Once more for what is sent in vain: an older state, a chunk asked for again.
+  return 2 * round_trip * static_cast<int64_t>(bytes / knobs_.storage.chunk_bytes);
+}
+
 std::string NodeCluster::why_not_converged() {
   for (size_t i = 0; i < clients_.size(); ++i) {
     if (clients_[i].done_since_heal < kLastOperations || clients_[i].operation != SIZE_MAX) {

@@ -135,12 +135,13 @@ void run_two_phases(World& world, Nemesis& nemesis, const TwoPhases& phases, Run
   }
   if (phases.on_healed) phases.on_healed(core);
   if (!phases.has_converged) return finish();
-  const Instant live_until = world.now() + phases.liveness_max;
+  const Duration liveness_max = phases.liveness_max + (phases.liveness_extra ? phases.liveness_extra() : Duration());
+  const Instant live_until = world.now() + liveness_max;
   while (!phases.has_converged()) {
     if (world.now() >= live_until) {
       result.verdict = Verdict::kLiveness;
       result.message =
-          fmt::format("not converged {} ms after the core was healed{}{}", to_milliseconds(phases.liveness_max),
+          fmt::format("not converged {} ms after the core was healed{}{}", to_milliseconds(liveness_max),
                       phases.excuse ? ": " : "", phases.excuse ? phases.excuse() : "");
       return finish();
     }

@@ -96,8 +96,10 @@ void add_suite(Suite suite);
 
 struct TwoPhases {
   Duration safety = std::chrono::seconds(60);
-  // After the core is healed, all must have converged within this.
+  // After the core is healed, all must have converged within this, and what the amount of state alone costs: asked when
+  // the core is healed. May be empty.
   Duration liveness_max = std::chrono::seconds(30);
+  std::function<Duration()> liveness_extra;
   // How often is_violated and has_converged are asked. Checks that must see each event belong into the harness.
   Duration look_every = std::chrono::milliseconds(50);
   // The first violated invariant, or empty.

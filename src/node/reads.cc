@@ -247,6 +247,17 @@ void Replica::release_from(std::multimap<Place, WaitingRead>& waiting, Place rea
 }
 
 void Replica::expire_rounds(Instant now) {
+  // Frames whose answer was lost are asked again; first, so that what has waited too long is told below. A leader that
+  // hears this server and is not heard would otherwise be asked for ever, and the leases with it would never end.
+  for (auto at = forwarded_keep_alives_.begin(); at != forwarded_keep_alives_.end();) {
+    if (at->second.deadline > now && at->second.term == raft_.status().term) {
+      ++at;
+      continue;
+    }
+    std::vector<WaitingKeepAlive>& waiting = at->second.keep_alives;
+    new_keep_alives_.insert(new_keep_alives_.end(), waiting.begin(), waiting.end());
+    at = forwarded_keep_alives_.erase(at);
+  }
   // Taken out first: who is refused may ask again at once.
   std::vector<Ticket> late_reads;
   std::vector<Ticket> late_keep_alives;
@@ -269,16 +280,6 @@ void Replica::expire_rounds(Instant now) {
   keep_alives_pending_ -= late_keep_alives.size();
   for (const Ticket ticket : late_reads) clients_->on_read_refused(ticket, RequestRefusal::kTimedOut);
   for (const Ticket ticket : late_keep_alives) clients_->on_keep_alive_refused(ticket, RequestRefusal::kTimedOut);
-  // Frames whose answer was lost are asked again.
-  for (auto at = forwarded_keep_alives_.begin(); at != forwarded_keep_alives_.end();) {
-    if (at->second.deadline > now && at->second.term == raft_.status().term) {
-      ++at;
-      continue;
-    }
-    std::vector<WaitingKeepAlive>& waiting = at->second.keep_alives;
-    new_keep_alives_.insert(new_keep_alives_.end(), waiting.begin(), waiting.end());
-    at = forwarded_keep_alives_.erase(at);
-  }
 }
 
 }  // namespace conclave::node

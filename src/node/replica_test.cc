@@ -676,6 +676,31 @@ TEST(ReplicaTest, AKeepAliveIsNotAcknowledgedByALeaderThatIsNone) {
   EXPECT_EQ(group.kind(alive), "refused");
 }
 
+// A leader that hears a server and is not heard by it: seed 1000461, where a lease lived on for as long as the run.
+TEST(ReplicaTest, AKeepAliveWhoseAnswersAreLostIsNotAskedForEver) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  group.grant(leader, 5, 2'000);
+  group.settle();
+  int asked = 0;
+  group.lose = [&](uint64_t from, uint64_t, const std::string& frame) {
+    if (is_kind(frame, FrameKind::kKeepAlive) && from == follower) ++asked;
+    return is_kind(frame, FrameKind::kKeepAliveReply);
+  };
+  const Ticket alive = group.keep_alive(follower, 5);
+  group.advance(milliseconds(6'500));
+  EXPECT_EQ(group.kind(alive), "none");
+  EXPECT_GT(asked, 5);
+  EXPECT_TRUE(group.member(leader).keyspace().lease(LeaseId(5)).has_value()) << "kept alive by each of them";
+  group.advance(milliseconds(1'000));
+  EXPECT_EQ(group.kind(alive), "refused");
+  const int asked_in_all = asked;
+  group.advance(seconds(3));
+  EXPECT_EQ(asked, asked_in_all);
+  EXPECT_FALSE(group.member(leader).keyspace().lease(LeaseId(5)).has_value());
+}
+
 TEST(ReplicaTest, StatesAreComparedAndTheOddOneStops) {
   Group group(3, {.entries_per_digest = 4});
   const uint64_t leader = group.elect();
