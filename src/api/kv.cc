@@ -6,12 +6,14 @@
 #include "base/assert.h"
 #include "base/mark.h"
 #include "keyspace/validate.h"
+#include "keyspace/wire.h"
 
 namespace conclave::api {
 namespace {
 
 using keyspace::CommandKind;
 using keyspace::ErrorId;
+using keyspace::GrpcCode;
 
 // Put, DeleteRange and Txn.
 class WriteCall : public UnaryCall {
@@ -82,15 +84,18 @@ class CompactCall final : public WriteCall, public Job {
 // Of a serializable range: it is answered from state that includes this revision, and waits for it.
 constexpr std::string_view kMinRevisionHeader = "conclave-min-revision";
 
-class RangeCall final : public UnaryCall, public RangeWork::Owner {
+// What Range and RangeStream have in common: the request, and from which state it is answered.
+class RangeRequestCall : public UnaryCall {
  public:
-  RangeCall(Context& context, net::ServerCall& wire, Method method)
-      : UnaryCall(context, wire, method), work_(context, *this) {}
-  void on_range(std::string message, Revision) override { answer(std::move(message)); }
-  void on_range_refused(ErrorId error) override { fail(error); }
+  using UnaryCall::UnaryCall;
 
  protected:
-  void on_request(ByteView message) override {
+  // The keyspace is as it is to be read. The bytes the request views live as long as the call.
+  virtual void begin(const keyspace::RangeRequest& request) = 0;
+  // Whether a request of the right form is served; if not, the call was ended.
+  virtual bool admits(const keyspace::RangeRequest&) { return true; }
+
+  void on_request(ByteView message) final {
     // The request is a view of these bytes for as long as the read takes.
     bytes_.assign(message);
     ErrorId error = keyspace::parse_and_validate(bytes_, request_);
@@ -105,6 +110,8 @@ class RangeCall final : public UnaryCall, public RangeWork::Owner {
     }
     if (error != ErrorId::kNone) {
       fail(error);
+    } else if (!admits(request_)) {
+      return;
     } else if (request_.serializable) {
       read_what_is_here();
     } else if (context().is_learner()) {
@@ -113,31 +120,131 @@ class RangeCall final : public UnaryCall, public RangeWork::Owner {
       read();
     }
   }
-  void ready() override { work_.start(request_); }
-  void on_closed() override {
-    work_.stop();
-    UnaryCall::on_closed();
-  }
+  void ready() final { begin(request_); }
 
  private:
   // At once; or, if the client names a revision it has seen, once that is here.
   void read_what_is_here() {
     const std::string_view text = wire().header(kMinRevisionHeader);
     if (text.empty()) {
-      work_.start(request_);
+      begin(request_);
       return;
     }
     int64_t least = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), least);
     if (error != std::errc() || end != text.data() + text.size() || least < 0) {
-      fail(keyspace::GrpcCode::kInvalidArgument, "conclave-min-revision is not a revision");
+      fail(GrpcCode::kInvalidArgument, "conclave-min-revision is not a revision");
       return;
     }
     read_at_least(Revision(least));
   }
   std::string bytes_;
   keyspace::RangeRequest request_;
+};
+
+class RangeCall final : public RangeRequestCall, public RangeWork::Owner {
+ public:
+  RangeCall(Context& context, net::ServerCall& wire, Method method)
+      : RangeRequestCall(context, wire, method), work_(context, *this) {}
+  void on_range(std::string message, Revision) override { answer(std::move(message)); }
+  void on_range_refused(ErrorId error) override { fail(error); }
+
+ protected:
+  void begin(const keyspace::RangeRequest& request) override { work_.start(request); }
+  void on_closed() override {
+    work_.stop();
+    RangeRequestCall::on_closed();
+  }
+
+ private:
   RangeWork work_;
+};
+
+// A range of any size, read at one revision and sent as it is read, in key order; header, `more` and `count` come with
+// the last part. The past is kept for it, so a client that stops reading is ended.
+class RangeStreamCall final : public RangeRequestCall, public Job, public StateUser {
+ public:
+  RangeStreamCall(Context& context, net::ServerCall& wire, Method method)
+      : RangeRequestCall(context, wire, method), patience_(*this) {}
+
+  void on_drained() override {
+    if (is_open() && read_) context().start_job(*this);
+  }
+  void on_state_replaced() override { fail(ErrorId::kLeaderChanged); }
+  bool run(uint32_t& units) override {
+    while (units > 0) {
+      if (wire().queued_bytes() >= kStreamBytesQueuedMax) return true;  // on_drained() goes on
+      const uint32_t share = std::min(units, kRangePartUnits);
+      uint32_t left = share;
+      const bool done = read_->step(left, part_);
+      units -= share - left;
+      if (done) {
+        send_part(context().response(revision_, part_));
+        finish({});
+        return true;
+      }
+      if (part_.size() >= kRangePartBytes) send_part(part_);
+    }
+    return false;
+  }
+
+ protected:
+  bool admits(const keyspace::RangeRequest& request) override {
+    const bool filters = request.min_mod_revision != 0 || request.max_mod_revision != 0 ||
+                         request.min_create_revision != 0 || request.max_create_revision != 0;
+    const bool in_order =
+        request.sort_target == keyspace::SortTarget::kKey && request.sort_order != keyspace::SortOrder::kDescend;
+    if (in_order && !filters) return true;
+    fail(GrpcCode::kUnimplemented, "a range is streamed in key order, without filters by revision");
+    return false;
+  }
+  void begin(const keyspace::RangeRequest& request) override {
+    keyspace::Keyspace& keyspace = context().keyspace();
+    read_.emplace();
+    const ErrorId error = read_->begin(keyspace.store(), request);
+    if (error != ErrorId::kNone) {
+      fail(error);
+      return;
+    }
+    revision_ = keyspace.revision();
+    context().state_users().add(*this);
+    context().start_job(*this);
+    wait_on();
+  }
+  void on_closed() override {
+    context().stop_job(*this);
+    context().stop_timer(patience_);
+    context().state_users().remove(*this);
+    read_.reset();
+    RangeRequestCall::on_closed();
+  }
+
+ private:
+  class Patience final : public Timed {
+   public:
+    explicit Patience(RangeStreamCall& call) : call_(call) {}
+    void on_time(Instant) override {
+      REACHED(range_reader_too_slow);
+      call_.fail(ErrorId::kTimeout);
+    }
+
+   private:
+    RangeStreamCall& call_;
+  };
+
+  void wait_on() { context().set_timer(patience_, context().now() + kHistoryPatience); }
+  void send_part(ByteView range_response) {
+    std::string message;
+    keyspace::append_message_field(message, 1, range_response);
+    part_.clear();
+    wire().send(std::move(message));
+    wait_on();
+  }
+
+  Patience patience_;
+  std::optional<keyspace::RangeRead> read_;
+  std::string part_;  // of a RangeResponse, not sent yet
+  Revision revision_;
 };
 
 }  // namespace
@@ -197,6 +304,8 @@ std::unique_ptr<net::CallHandler> make_kv_call(Context& context, net::ServerCall
   switch (method) {
     case Method::kRange:
       return std::make_unique<RangeCall>(context, wire, method);
+    case Method::kRangeStream:
+      return std::make_unique<RangeStreamCall>(context, wire, method);
     case Method::kPut:
       return std::make_unique<WriteCall>(context, wire, method, CommandKind::kPut);
     case Method::kDeleteRange:

@@ -8,7 +8,7 @@
 
 namespace conclave::api {
 
-// Of kRange, kPut, kDeleteRange, kTxn and kCompact.
+// Of kRange, kRangeStream, kPut, kDeleteRange, kTxn and kCompact.
 [[nodiscard]] std::unique_ptr<net::CallHandler> make_kv_call(Context& context, net::ServerCall& wire, Method method);
 
 // One range read at a pinned revision, in slices if it is large, answered as a RangeResponse.

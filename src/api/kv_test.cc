@@ -311,6 +311,102 @@ TEST_F(KvTest, AWriteOfUnknownOutcomeTimesOut) {
   EXPECT_EQ(put->outcome(), "14 etcdserver: request timed out");
 }
 
+// ---- RangeStream ----
+
+etcdserverpb::RangeRequest everything() {
+  etcdserverpb::RangeRequest request;
+  request.set_key(std::string(1, '\0'));
+  request.set_range_end(std::string(1, '\0'));
+  return request;
+}
+
+TEST_F(KvTest, AStreamedRangeIsTheRangeInParts) {
+  for (int i = 0; i < 300; ++i) cluster_.put("k" + std::to_string(1000 + i), std::string(1000, 'v'));
+  etcdserverpb::RangeRequest request = everything();
+  request.set_limit(250);
+  auto stream = cluster_.open("/etcdserverpb.KV/RangeStream");
+  stream->say(request);
+  stream->half_close();
+  cluster_.turn();
+  cluster_.put("k2000", "later");
+  ASSERT_EQ(stream->outcome(), "OK");
+  ASSERT_GT(stream->sent.size(), 2U);
+  etcdserverpb::RangeResponse all;
+  for (size_t i = 0; i < stream->sent.size(); ++i) {
+    const auto part = stream->answer<etcdserverpb::RangeStreamResponse>(i).range_response();
+    const bool last = i + 1 == stream->sent.size();
+    EXPECT_EQ(part.has_header(), last);
+    EXPECT_EQ(part.more(), last);
+    EXPECT_EQ(part.count(), last ? 300 : 0);
+    all.MergeFrom(part);
+  }
+  EXPECT_EQ(all.header().revision(), 301) << "as it was when the call came";
+  ASSERT_EQ(all.kvs_size(), 250);
+  for (int i = 0; i < 250; ++i) EXPECT_EQ(all.kvs(i).key(), "k" + std::to_string(1000 + i));
+
+  request.set_count_only(true);
+  const auto counted = cluster_.call("/etcdserverpb.KV/RangeStream", request);
+  ASSERT_EQ(counted->sent.size(), 1U);
+  EXPECT_EQ(counted->answer<etcdserverpb::RangeStreamResponse>().range_response().count(), 301);
+}
+
+TEST_F(KvTest, WhatAStreamedRangeRefuses) {
+  cluster_.put("a", "1");
+  EXPECT_EQ(outcome("RangeStream", etcdserverpb::RangeRequest()), "3 etcdserver: key is not provided");
+  etcdserverpb::RangeRequest request = everything();
+  request.set_revision(9);
+  EXPECT_EQ(outcome("RangeStream", request), "11 etcdserver: mvcc: required revision is a future revision");
+  request = everything();
+  request.set_sort_order(etcdserverpb::RangeRequest::ASCEND);
+  EXPECT_EQ(outcome("RangeStream", request), "OK") << "in key order it is";
+  const std::string refusal = "12 a range is streamed in key order, without filters by revision";
+  request.set_sort_order(etcdserverpb::RangeRequest::DESCEND);
+  EXPECT_EQ(outcome("RangeStream", request), refusal);
+  request = everything();
+  request.set_sort_target(etcdserverpb::RangeRequest::MOD);
+  EXPECT_EQ(outcome("RangeStream", request), refusal);
+  request = everything();
+  request.set_min_create_revision(1);
+  EXPECT_EQ(outcome("RangeStream", request), refusal);
+}
+
+TEST_F(KvTest, AStreamedRangeWaitsForItsReaderAndNotForEver) {
+  for (int i = 0; i < 900; ++i) cluster_.put("k" + std::to_string(1000 + i), std::string(1000, 'v'));
+  auto stream = cluster_.open("/etcdserverpb.KV/RangeStream");
+  stream->is_slow = true;
+  stream->say(everything());
+  cluster_.settle();
+  EXPECT_EQ(stream->outcome(), "open");
+  EXPECT_LT(stream->queued_bytes(), 512U << 10) << "no more than a stream may have unsent";
+  cluster_.advance(std::chrono::seconds(50));
+  stream->drain();
+  cluster_.settle();
+  EXPECT_EQ(stream->outcome(), "open");
+  cluster_.advance(std::chrono::seconds(50));
+  EXPECT_EQ(stream->outcome(), "open") << "it read something";
+  cluster_.advance(std::chrono::seconds(20));
+  EXPECT_EQ(stream->outcome(), "14 etcdserver: request timed out");
+
+  auto read = cluster_.open("/etcdserverpb.KV/RangeStream");
+  read->is_slow = true;
+  read->say(everything());
+  for (int i = 0; i < 10 && !read->ended(); ++i) {
+    cluster_.settle();
+    read->drain();
+  }
+  EXPECT_EQ(read->outcome(), "OK");
+  auto cancelled = cluster_.open("/etcdserverpb.KV/RangeStream");
+  cancelled->is_slow = true;
+  cancelled->say(everything());
+  cluster_.settle();
+  cancelled->cancel();
+  cluster_.remove("a", "z");
+  etcdserverpb::CompactionRequest compact;
+  compact.set_revision(cluster_.keyspace().revision().value());
+  compact.set_physical(true);
+  EXPECT_EQ(outcome("Compact", compact), "OK") << "nobody keeps the past";
+}
+
 TEST_F(KvTest, OverloadIsRefusedAtOnce) {
   Cluster::Options options;
   options.replica.writes_pending_max = 2;

@@ -49,6 +49,11 @@ inline constexpr size_t kClaimEventsMax = 4096;
 // Waiters looked at again in one turn then, at about a microsecond each.
 inline constexpr size_t kClaimRechecksPerTurn = 1024;
 
+// A streamed range is sent in parts of about this size; one key and its value may be larger.
+inline constexpr size_t kRangePartBytes = size_t{64} << 10;
+// How much is read between two looks at that size: a unit is a key or a KiB.
+inline constexpr uint32_t kRangePartUnits = 64;
+
 // Leases listed, or keys of one lease, between two looks at the budget.
 inline constexpr size_t kLeasesPerStep = 512;
 

@@ -10,6 +10,7 @@ namespace conclave::api {
 // CONCLAVE_API_METHODS(X): X(identifier, path).
 #define CONCLAVE_API_METHODS(X)                                                         \
   X(kRange, "/etcdserverpb.KV/Range")                                                   \
+  X(kRangeStream, "/etcdserverpb.KV/RangeStream")                                       \
   X(kPut, "/etcdserverpb.KV/Put")                                                       \
   X(kDeleteRange, "/etcdserverpb.KV/DeleteRange")                                       \
   X(kTxn, "/etcdserverpb.KV/Txn")                                                       \

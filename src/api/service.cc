@@ -23,6 +23,7 @@ namespace {
 bool is_served_by_learners(Method method) {
   switch (method) {
     case Method::kRange:
+    case Method::kRangeStream:
     case Method::kStatus:
     case Method::kSnapshot:
     case Method::kHealthCheck:
@@ -58,6 +59,7 @@ std::unique_ptr<net::CallHandler> Service::open(net::ServerCall& call) {
   }
   switch (*method) {
     case Method::kRange:
+    case Method::kRangeStream:
     case Method::kPut:
     case Method::kDeleteRange:
     case Method::kTxn:
