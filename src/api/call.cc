@@ -103,6 +103,18 @@ void UnaryCall::write(const keyspace::CommandHeader& header, ByteView body) {
   context().write(ticket_, header, body);
 }
 
+void UnaryCall::write(const keyspace::InternalCommand& command) {
+  std::string body;
+  keyspace::encode(command, body);
+  write({.kind = keyspace::CommandKind::kInternal}, body);
+}
+
+bool UnaryCall::admits_growth(size_t bytes) {
+  const keyspace::ErrorId refusal = context().alarms().refusal_of_growth(context().keyspace(), bytes);
+  if (refusal != keyspace::ErrorId::kNone) fail(refusal);
+  return refusal == keyspace::ErrorId::kNone;
+}
+
 void UnaryCall::read() {
   ASSERT(ticket_ == 0);
   ticket_ = context().issue(*this);

@@ -9,6 +9,7 @@
 #include "api/context.h"
 #include "api/methods.h"
 #include "api/status.h"
+#include "keyspace/internal_command.h"
 #include "net/server.h"
 
 namespace conclave::api {
@@ -69,6 +70,9 @@ class UnaryCall : public Call {
   void on_closed() override;
 
   void write(const keyspace::CommandHeader& header, ByteView body);
+  void write(const keyspace::InternalCommand& command);
+  // Whether a key of so many bytes with its value may be written (alarms.h); if not, the call was ended.
+  [[nodiscard]] bool admits_growth(size_t bytes);
   void read();
   void read_at_least(Revision revision);
   void ask_lease_time(LeaseId lease);

@@ -69,13 +69,20 @@ class SettingsCall final : public UnaryCall {
       const bool on = request.settings().clock_lease_reads();
       set_record(node::kClockLeaseReadsRecord, on ? node::kSettingOn : node::kSettingOff, command);
     }
+    const uint64_t quota = request.settings().quota_bytes();
+    const std::string quota_text = std::to_string(quota);
+    if (request.settings().has_quota_bytes()) {
+      if (quota != 0 && quota < kQuotaBytesMin) {
+        fail(GrpcCode::kInvalidArgument, "a quota is 1 MiB at least, or 0 for none");
+        return;
+      }
+      set_record(kQuotaRecord, quota_text, command);
+    }
     if (command.operations.empty()) {
       fail(GrpcCode::kInvalidArgument, "no setting is given that this server knows");
       return;
     }
-    std::string body;
-    keyspace::encode(command, body);
-    write({.kind = keyspace::CommandKind::kInternal}, body);
+    write(command);
   }
   void ready() override { respond(); }
   void applied(const keyspace::Reply& reply) override {
@@ -90,6 +97,7 @@ class SettingsCall final : public UnaryCall {
   void respond() {
     v1::SettingsResponse response;
     response.mutable_settings()->set_clock_lease_reads(node::clock_lease_reads(context().keyspace()));
+    response.mutable_settings()->set_quota_bytes(context().alarms().quota_bytes());
     answer(response.SerializeAsString());
   }
 };
@@ -122,14 +130,14 @@ class ChangingCall : public UnaryCall {
     keyspace::InternalCommand command;
     command.guards.push_back({.kind = keyspace::Guard::Kind::kRecordAt, .key = key, .number = version.value()});
     command.operations.push_back({.kind = keyspace::InternalOperation::Kind::kRecordPut, .key = key, .value = value});
-    write_internal(command);
+    write(command);
   }
   void erase_record(NodeId id, Step step) {
     step_ = step;
     const std::string key = member_record_key(id);
     keyspace::InternalCommand command;
     command.operations.push_back({.kind = keyspace::InternalOperation::Kind::kRecordDelete, .key = key});
-    write_internal(command);
+    write(command);
   }
   void begin_change(const node::MemberChange& change_wanted) {
     step_ = Step::kChange;
@@ -204,11 +212,6 @@ class ChangingCall : public UnaryCall {
   }
 
  private:
-  void write_internal(const keyspace::InternalCommand& command) {
-    std::string body;
-    keyspace::encode(command, body);
-    write({.kind = keyspace::CommandKind::kInternal}, body);
-  }
   Step step_ = Step::kLook;
   ErrorId error_ = ErrorId::kNone;
 };

@@ -153,6 +153,7 @@ void Context::on_role_changed(const raft::Status& status) {
 
 void Context::on_state_replaced() {
   REACHED(api_state_replaced);
+  alarms_.refresh(keyspace());
   state_users_.tell([](StateUser& user) { user.on_state_replaced(); });
 }
 

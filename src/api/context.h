@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "api/alarms.h"
 #include "api/limits.h"
 #include "api/metrics.h"
 #include "api/options.h"
@@ -131,6 +132,7 @@ class Context {
   [[nodiscard]] bool is_leader() const { return role_.leader == options_.self && has_leader(); }
   [[nodiscard]] Metrics& metrics() { return metrics_; }
   [[nodiscard]] StreamPump& streams() { return streams_; }
+  [[nodiscard]] Alarms& alarms() { return alarms_; }
 
   // ---- Tickets: issued first, so that an answer from within the asking finds who waits ----
   [[nodiscard]] node::Ticket issue(Waiter& waiter);
@@ -200,6 +202,7 @@ class Context {
   std::string header_head_;  // cluster and member, encoded
   Metrics metrics_;
   StreamPump streams_;
+  Alarms alarms_;
 
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_slots_;

@@ -53,7 +53,7 @@ class CampaignCall final : public UnaryCall, public Claims::Owner {
  protected:
   void on_request(ByteView message) override {
     v3electionpb::CampaignRequest request;
-    if (!parse(message, request)) return;
+    if (!parse(message, request) || !admits_growth(request.name().size() + request.value().size())) return;
     name_ = request.name();
     claim_ = claims_.make({.name = name_,
                            .lease = LeaseId(request.lease()),
@@ -102,6 +102,7 @@ class ProclaimCall final : public LeaderTxnCall {
       return;
     }
     const v3electionpb::LeaderKey& leader = request.leader();
+    if (!admits_growth(leader.key().size() + request.value().size())) return;
     write_txn(layers::encode_proclaim(leader.key(), Revision(leader.rev()), request.value(), LeaseId(leader.lease())));
   }
   void applied(const keyspace::Reply& reply) override {

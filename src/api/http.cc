@@ -32,6 +32,15 @@ bool asks(std::string_view query, std::string_view name, std::string_view value)
   return false;
 }
 
+// The first alarm that stands and is not excluded by its name, as etcd words it; or nothing.
+std::string alarm_besides(const Alarms& alarms, std::string_view query) {
+  for (const Alarm& alarm : alarms.standing()) {
+    const std::string_view name = to_string(alarm.kind);
+    if (!asks(query, "exclude", name)) return fmt::format("ALARM {}", name);
+  }
+  return "";
+}
+
 // One of the checks behind /livez and /readyz.
 struct Check {
   std::string_view name;
@@ -117,9 +126,11 @@ void Http::serve(const net::HttpRequest& request, std::function<void(net::HttpRe
   } else if (path == "/metrics") {
     answer({.content_type = std::string(kMetricsType), .body = metrics_text(context_)});
   } else if (path == "/health") {
-    auto tell = [this, answer = std::move(answer)](bool healthy, std::string_view reason) {
+    auto tell = [this, answer = std::move(answer), query = std::string(query)](bool healthy, std::string_view reason) {
+      const std::string alarm = healthy ? alarm_besides(context_.alarms(), query) : "";
+      healthy = healthy && alarm.empty();
       ++(healthy ? context_.metrics().health_successes : context_.metrics().health_failures);
-      answer(health(healthy, reason));
+      answer(health(healthy, alarm.empty() ? reason : alarm));
     };
     if (asks(query, "serializable", "true")) {
       tell(true, "");
@@ -129,7 +140,8 @@ void Http::serve(const net::HttpRequest& request, std::function<void(net::HttpRe
   } else {
     auto tell = [this, answer = std::move(answer), query = std::string(query)](bool, std::string_view reason) {
       const bool learner = !context_.replica().raft().status().voter;
-      answer(checked({{.name = "data_corruption"},
+      const bool corrupt = context_.alarms().stands(AlarmKind::kCorrupt);
+      answer(checked({{.name = "data_corruption", .failure = corrupt ? "alarm activated: CORRUPT" : ""},
                       {.name = "linearizable_read", .failure = reason},
                       {.name = "non_learner", .failure = learner ? "this server is a learner" : ""},
                       {.name = "serializable_read"}},
@@ -239,7 +251,6 @@ void add_etcd_names(Context& context, std::string& out) {
   const node::Replica& replica = context.replica();
   keyspace::Keyspace& keyspace = context.keyspace();
   const Metrics& metrics = context.metrics();
-  const auto used = static_cast<uint64_t>(keyspace.store().used_bytes());
   add("server_has_leader", "gauge", context.has_leader() ? 1 : 0);
   add("server_is_leader", "gauge", context.is_leader() ? 1 : 0);
   add("server_is_learner", "gauge", replica.raft().status().voter ? 0 : 1);
@@ -254,8 +265,9 @@ void add_etcd_names(Context& context, std::string& out) {
                      context.options().version);
   out += fmt::format("# TYPE etcd_server_id gauge\netcd_server_id{{server_id=\"{:x}\"}} 1\n",
                      context.options().self.value());
-  add("mvcc_db_total_size_in_bytes", "gauge", used);
-  add("mvcc_db_total_size_in_use_in_bytes", "gauge", used - std::min(used, keyspace.store().history_bytes()));
+  add("mvcc_db_total_size_in_bytes", "gauge", keyspace.store().used_bytes());
+  add("mvcc_db_total_size_in_use_in_bytes", "gauge", live_bytes(keyspace));
+  add("server_quota_backend_bytes", "gauge", context.alarms().quota_bytes());
   const keyspace::KeyRange everything{.kind = keyspace::KeyRange::Kind::kFrom};
   add("debugging_mvcc_keys_total", "gauge", keyspace.store().tree().totals(everything).lives);
   add("debugging_mvcc_watcher_total", "gauge", keyspace.watches().synced() + keyspace.watches().behind());
@@ -288,6 +300,12 @@ std::string metrics_text(Context& context) {
   add("writes_proposed_total", "counter", "Writes of clients proposed here.", counters.writes_proposed);
   add("writes_forwarded_total", "counter", "Writes of clients sent to the leader.", counters.writes_forwarded);
   add("frames_refused_total", "counter", "Frames of peers refused as malformed.", counters.frames_refused);
+  out += "# HELP conclave_messages_refused_total Messages of consensus refused, by reason.\n";
+  out += "# TYPE conclave_messages_refused_total counter\n";
+  for (const auto& [refusal, count] : counters.messages_refused) {
+    out += fmt::format("conclave_messages_refused_total{{reason=\"{}\"}} {}\n", raft::to_string(refusal), count);
+  }
+  add("feature_level", "gauge", "What all members know, of the formats and commands.", replica.feature_level());
   add("snapshots_taken_total", "counter", "Snapshots written here.", counters.snapshots_taken);
   add("snapshots_installed_total", "counter", "Snapshots received from a peer.", counters.snapshots_installed);
   add("leases_expired_total", "counter", "Leases this server ended as leader.", counters.leases_expired);
@@ -298,6 +316,11 @@ std::string metrics_text(Context& context) {
   add("store_bytes", "gauge", "Memory of keys, values and history.", keyspace.store().used_bytes());
   add("history_bytes", "gauge", "Part of it that is kept for the past only.", keyspace.store().history_bytes());
   add("leases", "gauge", "Leases that stand.", keyspace.tables().leases().size());
+  out += "# HELP conclave_alarms Alarms that stand, by kind.\n# TYPE conclave_alarms gauge\n";
+  for (const AlarmKind kind : {AlarmKind::kNoSpace, AlarmKind::kCorrupt}) {
+    const auto count = std::ranges::count(context.alarms().standing(), kind, &Alarm::kind);
+    out += fmt::format("conclave_alarms{{kind=\"{}\"}} {}\n", to_string(kind), count);
+  }
   add("watchers", "gauge", "Watchers, all streams together.",
       keyspace.watches().synced() + keyspace.watches().behind());
   add("watchers_behind", "gauge", "Watchers that catch up from history.", keyspace.watches().behind());

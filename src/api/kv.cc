@@ -30,6 +30,9 @@ class WriteCall : public UnaryCall {
       fail(error);
     } else if (canonical.size() > kRequestBytesMax) {
       fail(ErrorId::kRequestTooLarge);
+    } else if (const ErrorId refusal = context().alarms().refusal_of(context().keyspace(), kind_, canonical);
+               refusal != ErrorId::kNone) {
+      fail(refusal);
     } else {
       accepted(canonical);
       write({.kind = kind_}, canonical);

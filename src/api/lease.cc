@@ -28,6 +28,9 @@ class GrantCall final : public UnaryCall {
     ErrorId error = keyspace::normalise(CommandKind::kLeaseGrant, message, storage, canonical);
     keyspace::LeaseGrantRequest request;
     if (error == ErrorId::kNone) error = keyspace::parse(canonical, request);
+    if (error == ErrorId::kNone) {
+      error = context().alarms().refusal_of(context().keyspace(), CommandKind::kLeaseGrant, canonical);
+    }
     if (error != ErrorId::kNone) {
       fail(error);
       return;
@@ -53,7 +56,10 @@ class RevokeCall final : public UnaryCall {
   void on_request(ByteView message) override {
     std::string storage;
     ByteView canonical;
-    const ErrorId error = keyspace::normalise(CommandKind::kLeaseRevoke, message, storage, canonical);
+    ErrorId error = keyspace::normalise(CommandKind::kLeaseRevoke, message, storage, canonical);
+    if (error == ErrorId::kNone) {
+      error = context().alarms().refusal_of(context().keyspace(), CommandKind::kLeaseRevoke, canonical);
+    }
     if (error != ErrorId::kNone) {
       fail(error);
     } else {

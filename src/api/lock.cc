@@ -27,7 +27,7 @@ class LockCall final : public UnaryCall, public Claims::Owner {
  protected:
   void on_request(ByteView message) override {
     v3lockpb::LockRequest request;
-    if (!parse(message, request)) return;
+    if (!parse(message, request) || !admits_growth(request.name().size())) return;
     claim_ = claims_.make({.name = std::move(*request.mutable_name()), .lease = LeaseId(request.lease())}, *this);
   }
   void on_cancelled() override { claims_.cancel(std::exchange(claim_, 0)); }

@@ -1,9 +1,12 @@
 #include "api/maintenance.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <optional>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "api/snapshot.h"
 #include "base/assert.h"
@@ -29,12 +32,12 @@ class StatusCall final : public UnaryCall {
   void on_request(ByteView) override {
     const raft::Status status = context().replica().raft().status();
     const keyspace::Store& store = context().keyspace().store();
-    const auto used = static_cast<int64_t>(store.used_bytes());
     etcdserverpb::StatusResponse response;
     response.set_version(context().options().version);
-    response.set_dbsize(used);
+    response.set_dbsize(static_cast<int64_t>(store.used_bytes()));
     // Without what is kept for the past only.
-    response.set_dbsizeinuse(used - std::min(used, static_cast<int64_t>(store.history_bytes())));
+    response.set_dbsizeinuse(static_cast<int64_t>(live_bytes(context().keyspace())));
+    response.set_dbsizequota(static_cast<int64_t>(context().alarms().quota_bytes()));
     response.set_leader(status.leader.value());
     response.set_raftindex(status.commit.value());
     response.set_raftterm(status.term.value());
@@ -42,25 +45,98 @@ class StatusCall final : public UnaryCall {
     response.set_islearner(!status.voter);
     response.set_storageversion(context().options().cluster_version());
     if (!status.leader.is_set()) response.add_errors(std::string(error_text(ErrorId::kNoLeader)));
+    // As etcd prints an AlarmMember.
+    for (const Alarm& alarm : context().alarms().standing()) {
+      response.add_errors(fmt::format("memberID:{} alarm:{} ", alarm.member.value(), to_string(alarm.kind)));
+    }
     answer(context().response() + response.SerializeAsString());
   }
 };
 
-// None can be raised yet, so all there are is none.
+// Looks; where an alarm is to be raised or taken back, writes its record and answers with that one.
 class AlarmCall final : public UnaryCall {
  public:
   using UnaryCall::UnaryCall;
 
  protected:
   void on_request(ByteView message) override {
-    etcdserverpb::AlarmRequest request;
-    if (!parse(message, request)) return;
-    if (request.action() == etcdserverpb::AlarmRequest::ACTIVATE) {
-      fail(GrpcCode::kUnimplemented, "alarms cannot be raised by hand");
-    } else {
-      answer(context().response());
+    if (!parse(message, request_)) return;
+    if (!etcdserverpb::AlarmRequest::AlarmAction_IsValid(request_.action()) ||
+        !etcdserverpb::AlarmType_IsValid(request_.alarm())) {
+      fail(GrpcCode::kInvalidArgument, "there is no such alarm, or nothing that is done with it");
+      return;
     }
+    read();
   }
+  void ready() override {
+    const bool some = request_.alarm() != etcdserverpb::NONE;
+    if (request_.action() == etcdserverpb::AlarmRequest::GET) {
+      respond([&](const Alarm& alarm) { return !some || alarm.kind == kind(); });
+      return;
+    }
+    // Records of members that never were would pile up.
+    const NodeId member(request_.memberid());
+    const bool raises = request_.action() == etcdserverpb::AlarmRequest::ACTIVATE;
+    if (raises && member.is_set() && !context().replica().raft().membership().contains(member)) {
+      fail(ErrorId::kMemberNotFound);
+      return;
+    }
+    if (!some || (!raises && !stands())) {
+      answer(context().response());
+      return;
+    }
+    if (raises && stands()) {
+      respond([this](const Alarm& alarm) { return is_asked_for(alarm); });
+      return;
+    }
+    key_ = alarm_record_key(kind(), member);
+    keyspace::InternalCommand command;
+    if (raises) {
+      command.operations.push_back(
+          {.kind = keyspace::InternalOperation::Kind::kRecordPut, .key = key_, .value = kRaisedByClient});
+    } else {
+      command.operations.push_back({.kind = keyspace::InternalOperation::Kind::kRecordDelete, .key = key_});
+    }
+    write(command);
+  }
+  void applied(const keyspace::Reply& reply) override {
+    if (reply.error != ErrorId::kNone) {
+      fail(reply.error);
+      return;
+    }
+    etcdserverpb::AlarmResponse response;
+    etcdserverpb::AlarmMember& changed = *response.add_alarms();
+    changed.set_memberid(request_.memberid());
+    changed.set_alarm(request_.alarm());
+    answer(context().response() + response.SerializeAsString());
+  }
+
+ private:
+  // Of a request that names one.
+  [[nodiscard]] AlarmKind kind() const {
+    return request_.alarm() == etcdserverpb::CORRUPT ? AlarmKind::kCorrupt : AlarmKind::kNoSpace;
+  }
+  [[nodiscard]] bool is_asked_for(const Alarm& alarm) const {
+    return alarm.kind == kind() && alarm.member.value() == request_.memberid();
+  }
+  [[nodiscard]] bool stands() {
+    return std::ranges::any_of(context().alarms().standing(),
+                               [this](const Alarm& alarm) { return is_asked_for(alarm); });
+  }
+  template <class Wanted>
+  void respond(Wanted wanted) {
+    etcdserverpb::AlarmResponse response;
+    for (const Alarm& alarm : context().alarms().standing()) {
+      if (!wanted(alarm)) continue;
+      etcdserverpb::AlarmMember& member = *response.add_alarms();
+      member.set_memberid(alarm.member.value());
+      member.set_alarm(alarm.kind == AlarmKind::kCorrupt ? etcdserverpb::CORRUPT : etcdserverpb::NOSPACE);
+    }
+    answer(context().response() + response.SerializeAsString());
+  }
+
+  etcdserverpb::AlarmRequest request_;
+  std::string key_;
 };
 
 // There is no file that would shrink: freed memory is used again.

@@ -49,7 +49,11 @@ class LearnerRefusal final : public Call {
 }  // namespace
 
 Service::Service(ServiceOptions options, node::Replica& replica, env::Clock& clock)
-    : context_(std::move(options), replica, clock), claims_(context_), publisher_(context_), http_(context_) {}
+    : context_(std::move(options), replica, clock),
+      claims_(context_),
+      publisher_(context_),
+      alarm_keeper_(context_),
+      http_(context_) {}
 
 std::unique_ptr<net::CallHandler> Service::open(net::ServerCall& call) {
   const std::optional<Method> method = method_of(call.path());
@@ -186,9 +190,12 @@ void Service::refuse(node::Ticket ticket, keyspace::ErrorId error) {
 }
 
 void Service::on_applied(const keyspace::Effects& effects) {
+  bool alarms_changed = false;
   for (const keyspace::RecordChange& record : effects.records) {
     if (record.key.starts_with(kMemberRecords)) ++member_records_version_;
+    alarms_changed = alarms_changed || Alarms::is_record(record.key);
   }
+  if (alarms_changed) context_.alarms().refresh(context_.keyspace());
   claims_.on_applied();
 }
 

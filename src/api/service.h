@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 
+#include "api/alarm_keeper.h"
 #include "api/claims.h"
 #include "api/context.h"
 #include "api/http.h"
@@ -59,6 +60,7 @@ class Service final : public net::Service, public node::ReplicaClients {
   Context context_;
   Claims claims_;
   Publisher publisher_;
+  AlarmKeeper alarm_keeper_;
   Http http_;
   uint64_t member_records_version_ = 1;
 };

@@ -1,5 +1,4 @@
-// `conclave settings`: how the cluster is set; `conclave setting clock-lease-reads on|off`: sets it, in the log, for
-// all servers.
+// `conclave settings`: how the cluster is set; `conclave setting NAME VALUE`: sets it, in the log, for all servers.
 #include <memory>
 #include <string>
 
@@ -18,20 +17,35 @@ namespace {
 struct Arguments {
   Common common;
   std::string value;  // to be set
+  uint64_t bytes = 0;
   bool json = false;
 };
+
+// In the largest unit it is a whole number of.
+std::string size_text(uint64_t bytes) {
+  constexpr std::string_view kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  size_t unit = 0;
+  while (unit + 1 < std::size(kUnits) && bytes % 1024 == 0 && bytes > 0) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return fmt::format("{}{}", bytes, kUnits[unit]);
+}
 
 void print(const v1::Settings& settings, bool json) {
   const bool on = settings.clock_lease_reads();
   if (json) {
     JsonList fields;
     fields.field("clock_lease_reads", on ? "true" : "false");
+    fields.field("quota_bytes", json_number(settings.quota_bytes()));
     fmt::print("{}\n", fields.object());
     return;
   }
   Table table({"SETTING", "VALUE", "MEANING"});
   table.add({"clock-lease-reads", on ? "on" : "off",
              on ? "reads rest on the leader's clock lease" : "each read is proven by a round of heartbeats"});
+  table.add({"quota", settings.quota_bytes() == 0 ? "off" : size_text(settings.quota_bytes()),
+             "of what lives; a put beyond it is refused"});
   fmt::print("{}", table.text());
 }
 
@@ -74,6 +88,16 @@ void add_setting(CLI::App& app, int& exit_code) {
   verb->callback([arguments, &exit_code] {
     v1::ChangeSettingsRequest request;
     request.mutable_settings()->set_clock_lease_reads(arguments->value == "on");
+    exit_code = ask(*arguments, "/conclave.v1.Cluster/ChangeSettings", request);
+  });
+  CLI::App* quota = setting->add_subcommand("quota", "memory on a server for the keys and values that live");
+  add_output(*quota, arguments);
+  quota->add_option("SIZE", arguments->bytes, "such as 4GiB; 0 for none")
+      ->required()
+      ->transform(CLI::AsSizeValue(false));
+  quota->callback([arguments, &exit_code] {
+    v1::ChangeSettingsRequest request;
+    request.mutable_settings()->set_quota_bytes(arguments->bytes);
     exit_code = ask(*arguments, "/conclave.v1.Cluster/ChangeSettings", request);
   });
 }

@@ -71,6 +71,9 @@ expect 64 setting
 expect 64 setting clock-lease-reads
 expect 64 setting clock-lease-reads maybe
 expect 69 setting clock-lease-reads on --endpoints $nobody
+expect 64 setting quota
+expect 64 setting quota lots
+expect 69 setting quota 4GiB --endpoints $nobody
 
 # Configuration: what cannot be is refused before anything is begun; a server starts on a file alone.
 work=$(mktemp -d)
@@ -103,6 +106,12 @@ endpoint=$(sed -n 's/^ready client=\([^ ]*\) .*/\1/p' "$work/out")
 expect 0 setting clock-lease-reads on --endpoints "$endpoint"
 "$conclave" settings -o json --endpoints "$endpoint" | grep -q '"clock_lease_reads":true'
 expect 0 setting clock-lease-reads off --endpoints "$endpoint"
+expect 0 setting quota 3GiB --endpoints "$endpoint"
+"$conclave" settings --endpoints "$endpoint" | grep -q '^quota *3GiB '
+"$conclave" settings -o json --endpoints "$endpoint" | grep -q '"quota_bytes":"3221225472"'
+expect 64 setting quota 1000 --endpoints "$endpoint"
+expect 0 setting quota 0 --endpoints "$endpoint"
+"$conclave" settings --endpoints "$endpoint" | grep -q '^quota *off '
 kill "$server"
 wait "$server"
 server=
