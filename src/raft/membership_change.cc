@@ -122,6 +122,8 @@ void Raft::on_configuration_committed() {
     newest.membership.leave_joint().encode(payload);
     append_as_leader(EntryType::kConfiguration, SharedBytes::copy_of(payload));
     broadcast_appends();
+    // Who was waited for may be a voter no more, and if the leader is alone now nobody else's answer will tell.
+    finish_reads();
     return;
   }
   bool removed_peer = false;

@@ -189,7 +189,7 @@ class Script {
     if (output.proposal->refusal != Refusal::kNone) {
       say(fmt::format("  {} refuses the change: {}", id, to_string(output.proposal->refusal)));
     }
-    cluster_->start_disk(id);
+    if (!cluster_->server(id).disk_stopped) cluster_->start_disk(id);
   }
 
   void check(const std::vector<std::string>& words) {
