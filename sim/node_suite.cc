@@ -30,6 +30,10 @@ NodeKnobs draw_node_knobs(const SwarmParameters& parameters) {
   static constexpr size_t kPending[] = {1, 4096, 65'536};
   knobs.replica.snapshot_bytes_pending_max = kPending[random.below(3)];
   knobs.storage.segment_bytes = wal::kSegmentBytesMin << (2 * random.below(3));
+  // What is written at once fits into a segment, whoever sent it.
+  const size_t batch_bytes = knobs.storage.segment_bytes / 4;
+  knobs.replica.batch_bytes_max = std::min(knobs.replica.batch_bytes_max, batch_bytes);
+  knobs.replica.raft.bytes_per_message_max = std::min(knobs.replica.raft.bytes_per_message_max, batch_bytes);
   knobs.storage.write_path = random.coin() ? wal::WritePath::kBuffered : wal::WritePath::kDirect;
   static constexpr size_t kChunks[] = {300, 4096, 65'536};
   knobs.storage.chunk_bytes = kChunks[random.below(3)];

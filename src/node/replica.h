@@ -116,6 +116,9 @@ struct ReplicaOptions {
   Duration forward_retry = std::chrono::milliseconds(500);
   // Entries applied in one turn, and commands proposed: about 2 ms of small ones.
   uint32_t entries_per_turn = 2048;
+  // Bytes of commands in one write of the log, but for a single larger one: a write must fit into a segment, and what is
+  // written behind it waits for it.
+  size_t batch_bytes_max = size_t{1} << 20;
   // Reads made ready in one turn; each looks for a key or begins a walk.
   uint32_t reads_per_turn = 2048;
   // The highest this build knows; a simulated build may know another one.
@@ -284,6 +287,7 @@ class Replica {
 
   void flush_writes(Instant now);
   void propose(Instant now, WriteLane lane);
+  [[nodiscard]] std::optional<size_t> propose_batch(Instant now, WriteLane lane, size_t count);
   void forward(Instant now, WriteLane lane);
   // Why the leader takes no more of this lane now.
   [[nodiscard]] std::optional<RequestRefusal> refusal_of(WriteLane lane, size_t bytes) const;

@@ -701,6 +701,47 @@ TEST(ReplicaTest, AKeepAliveWhoseAnswersAreLostIsNotAskedForEver) {
   EXPECT_FALSE(group.member(leader).keyspace().lease(LeaseId(5)).has_value());
 }
 
+// What waited for a leader can be more than a segment of the log holds. Soak seed 1001457: a server whose log could not
+// write what it was sent ended, began again, and ended, for ever.
+TEST(ReplicaTest, WhatIsProposedInOneTurnIsWrittenInBatches) {
+  constexpr size_t kBatchBytes = 300;
+  Group group(3, {.batch_bytes_max = kBatchBytes});
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  const auto check_writes = [&](size_t commands) {
+    size_t found = 0;
+    EXPECT_GT(group.member(leader).writes.size(), 1U);
+    for (const auto& [sequence, batch] : group.member(leader).writes) {
+      size_t bytes = 0;
+      for (const wal::Operation& operation : batch.operations()) {
+        if (operation.kind != wal::ChangeKind::kEntries) continue;
+        ++found;
+        bytes += operation.payload.size();
+      }
+      EXPECT_LE(bytes, kBatchBytes);
+    }
+    EXPECT_EQ(found, commands);
+  };
+  std::vector<Ticket> puts;
+  group.member(leader).disk_stopped = true;
+  for (int i = 0; i < 40; ++i) puts.push_back(group.put(leader, "here" + std::to_string(i)));
+  group.turn(group.member(leader));
+  check_writes(40);
+  group.member(leader).disk_stopped = false;
+  group.settle();
+  group.member(leader).disk_stopped = true;
+  for (int i = 0; i < 40; ++i) puts.push_back(group.put(follower, "there" + std::to_string(i)));
+  group.turn(group.member(follower));
+  group.settle();
+  check_writes(40);
+  group.member(leader).disk_stopped = false;
+  group.advance(seconds(1));
+  for (const Ticket put : puts) EXPECT_EQ(group.kind(put), "applied");
+  group.put(leader, std::string(2 * kBatchBytes, 'k'));
+  group.advance(milliseconds(100));
+  EXPECT_EQ(group.count(leader, std::string(2 * kBatchBytes, 'k')), 1) << "one alone may be larger";
+}
+
 TEST(ReplicaTest, StatesAreComparedAndTheOddOneStops) {
   Group group(3, {.entries_per_digest = 4});
   const uint64_t leader = group.elect();

@@ -64,6 +64,7 @@ Result<Storage::Opened> Storage::try_open(env::Disk& disk, env::Clock& clock, co
   Opened opened;
   opened.storage.reset(new Storage(disk, clock, options));
   opened.storage->log_ = std::move(log.log);
+  opened.storage->queue_ = wal::Queue(opened.storage->log_->segment_bytes());
   opened.recovery = std::move(log.recovery);
   for (Recovered& recovered : std::exchange(opened.recovery.groups, {})) {
     const wal::GroupState* state = opened.storage->log_->state(recovered.group);

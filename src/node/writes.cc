@@ -112,15 +112,29 @@ void Replica::refuse_waiting(WriteLane lane, size_t count, RequestRefusal refusa
   }
 }
 
+// As many of those that wait as a turn takes, in batches that the log can write.
 void Replica::propose(Instant now, WriteLane lane) {
+  const std::deque<uint64_t>& waiting = waiting_[place_of(lane)];
+  size_t left = std::min<size_t>(waiting.size(), options_.entries_per_turn);
+  while (left > 0) {
+    const std::optional<size_t> taken = propose_batch(now, lane, left);
+    // Handing over: they wait for the next leader.
+    if (!taken) return;
+    left -= *taken;
+  }
+  // The rest with the next turn, at once.
+  if (!waiting.empty()) dirty_ = true;
+}
+
+// Of the first `count` that wait, how many are done with, proposed or refused; at least one. Nothing: none is.
+std::optional<size_t> Replica::propose_batch(Instant now, WriteLane lane, size_t count) {
   std::deque<uint64_t>& waiting = waiting_[place_of(lane)];
-  const size_t looked_at = std::min<size_t>(waiting.size(), options_.entries_per_turn);
   std::vector<SharedBytes> commands;
-  commands.reserve(looked_at);
   size_t bytes = 0;
   std::optional<RequestRefusal> refusal;
-  while (commands.size() < looked_at) {
+  while (commands.size() < count) {
     const SharedBytes& command = writes_.at(waiting[commands.size()]).command;
+    if (!commands.empty() && bytes + command.size() > options_.batch_bytes_max) break;
     refusal = refusal_of(lane, bytes + command.size());
     if (refusal) break;
     bytes += command.size();
@@ -130,19 +144,18 @@ void Replica::propose(Instant now, WriteLane lane) {
     step(now, raft::Propose{.commands = commands});
     const raft::ProposalResult result = *output_.proposal;
     if (result.refusal == raft::Refusal::kOverloaded) {
-      refuse_waiting(lane, looked_at, RequestRefusal::kOverloaded);
-      return;
+      refuse_waiting(lane, count, RequestRefusal::kOverloaded);
+      return count;
     }
-    // Handing over: they wait for the next leader.
-    if (result.refusal != raft::Refusal::kNone) return;
+    if (result.refusal != raft::Refusal::kNone) return std::nullopt;
     note_proposed(bytes);
     for (size_t i = 0; i < commands.size(); ++i) writes_.at(waiting[i]).term = result.term;
     counters_.writes_proposed += commands.size();
     waiting.erase(waiting.begin(), waiting.begin() + static_cast<ptrdiff_t>(commands.size()));
   }
-  if (refusal) refuse_waiting(lane, looked_at - commands.size(), *refusal);
-  // The rest with the next turn, at once.
-  if (!waiting.empty()) dirty_ = true;
+  if (!refusal) return commands.size();
+  refuse_waiting(lane, count - commands.size(), *refusal);
+  return count;
 }
 
 void Replica::forward(Instant now, WriteLane lane) {
@@ -230,7 +243,6 @@ void Replica::on(Instant now, NodeId from, const Forward& frame) {
   }
   std::vector<SharedBytes> commands;
   commands.reserve(frame.commands.size() - skip);
-  size_t bytes = 0;
   WriteLane lane = WriteLane::kRelease;
   for (size_t i = skip; i < frame.commands.size(); ++i) {
     keyspace::Command command;
@@ -242,29 +254,39 @@ void Replica::on(Instant now, NodeId from, const Forward& frame) {
       return;
     }
     if (lane_of(command.header.kind) != WriteLane::kRelease) lane = WriteLane::kWrite;
-    bytes += frame.commands[i].size();
     commands.push_back(SharedBytes::copy_of(frame.commands[i]));
   }
-  std::optional<RequestRefusal> refused = refusal_of(lane, bytes);
-  raft::Refusal refusal = raft::Refusal::kOverloaded;
-  if (!refused) {
-    step(now, raft::Propose{.commands = commands});
-    refusal = output_.proposal->refusal;
+  for (size_t at = 0; at < commands.size();) {
+    size_t bytes = commands[at].size();
+    size_t end = at + 1;
+    while (end < commands.size() && bytes + commands[end].size() <= options_.batch_bytes_max) {
+      bytes += commands[end++].size();
+    }
+    const std::optional<RequestRefusal> refused = refusal_of(lane, bytes);
+    raft::Refusal refusal = raft::Refusal::kOverloaded;
+    if (!refused) {
+      step(now, raft::Propose{.commands = std::span(commands).subspan(at, end - at)});
+      refusal = output_.proposal->refusal;
+    }
+    if (refusal == raft::Refusal::kNone) {
+      note_proposed(bytes);
+      source.next += end - at;
+      at = end;
+      continue;
+    }
+    if (refusal == raft::Refusal::kOverloaded) {
+      // Passed over for good: a copy of this frame that comes later must not be taken after its sender was told no.
+      REACHED(forward_refused);
+      reply.refused_first = source.next;
+      reply.refused_count = commands.size() - at;
+      reply.no_space = refused == RequestRefusal::kNoSpace;
+      source.next += reply.refused_count;
+      reply.next = source.next;
+      world_.send(from, env::Lane::kForward, encode(reply));
+    }
+    // Otherwise it is handing over: the next leader will be asked.
+    return;
   }
-  if (refusal == raft::Refusal::kNone) {
-    note_proposed(bytes);
-    source.next += commands.size();
-  } else if (refusal == raft::Refusal::kOverloaded) {
-    // Passed over for good: a copy of this frame that comes later must not be taken after its sender was told no.
-    REACHED(forward_refused);
-    reply.refused_first = source.next;
-    reply.refused_count = commands.size();
-    reply.no_space = refused == RequestRefusal::kNoSpace;
-    source.next += commands.size();
-    reply.next = source.next;
-    world_.send(from, env::Lane::kForward, encode(reply));
-  }
-  // Otherwise it is handing over: the next leader will be asked.
 }
 
 void Replica::on(Instant now, NodeId, const ForwardReply& frame) {

@@ -14,7 +14,7 @@ void Queue::push(Batch& batch, Ticket ticket) {
 }
 
 void Queue::add(Batch& batch, const Part& part) {
-  if (writes_.empty() || writes_.back().batch.bytes() + part.bytes > kWriteBytesMax) {
+  if (writes_.empty() || writes_.back().batch.bytes() + part.bytes > write_bytes_max_) {
     writes_.push_back(std::move(spare_));
     spare_ = {};
   }

@@ -27,6 +27,11 @@ class Queue {
   // One write is cut at this: a MiB takes half a millisecond here, and what waits behind it waits as long.
   static constexpr size_t kWriteBytesMax = size_t{1} << 20;
 
+  // For a log with such segments. One write fits into a segment, with half of it for what a write has beside the
+  // batches (head, directory, a vote once more); a single batch is the business of who makes it.
+  explicit Queue(uint64_t segment_bytes = kSegmentBytesDefault)
+      : write_bytes_max_(std::min<uint64_t>(kWriteBytesMax, segment_bytes / 2)) {}
+
   // Takes the batch's content; empty batches give their ticket with the next flush.
   void push(Batch& batch, Ticket ticket);
   [[nodiscard]] bool empty() const { return writes_.empty(); }
@@ -35,7 +40,7 @@ class Queue {
   // What waits of the group may use the log's reserve from now on, though it was pushed as normal.
   void use_reserve(GroupId group);
 
-  // Writes what waits, in as few writes as kWriteBytesMax allows, and appends the tickets that are durable to `done`,
+  // Writes what waits, in as few writes as that allows, and appends the tickets that are durable to `done`,
   // in order. kNoSpace: the urgent batches that no refused one of their group stands before were written; the rest
   // stays. Other errors: as Log::write; nothing more will ever be durable. The gauge may be null.
   [[nodiscard]] Status flush(Log& log, std::vector<Ticket>& done, env::Clock& clock, WriteGauge* gauge);
@@ -57,6 +62,7 @@ class Queue {
   static Status write(const Batch& batch, Log& log, env::Clock& clock, WriteGauge* gauge);
   Status flush_urgent(Log& log, std::vector<Ticket>& done, env::Clock& clock, WriteGauge* gauge);
 
+  size_t write_bytes_max_;
   std::deque<Write> writes_;
   size_t bytes_ = 0;
   Write spare_;  // keeps its memory
