@@ -99,11 +99,15 @@ class LockClients::Client final : public WatchSink {
     const auto once = [this, number, take](const NodeAnswer& answer) {
       if (step_ != number) return;
       ++step_;
+      asks_next_ = answer.outcome == NodeOutcome::kDone ? asks_next_ : all_.cluster_.pick_server(asks_next_);
       take(answer);
     };
     NodeServer::Done done = all_.cluster_.reply_to(once);
-    all_.cluster_.call(all_.cluster_.pick_server(), [question = std::move(question), done = std::move(done)](
-                                                        NodeServer& server) { question(server, done); });
+    // With luck the same server for long; another if it does not help.
+    if (asks_next_ == SIZE_MAX || random().chance(1, 4)) asks_next_ = all_.cluster_.pick_server();
+    all_.cluster_.call(asks_next_, [question = std::move(question), done = std::move(done)](NodeServer& server) {
+      question(server, done);
+    });
     all_.world_.scheduler().schedule(now() + all_.knobs_.operation_timeout, [once] { once(NodeAnswer{}); });
   }
   // After an answer that says nothing.
@@ -326,6 +330,7 @@ class LockClients::Client final : public WatchSink {
   int64_t from_revision_ = 0;
   bool attached_ = false;
   bool told_ = false;  // by the watch, and it is to look again
+  size_t asks_next_ = SIZE_MAX;
   size_t server_ = 0;
 };
 

@@ -193,13 +193,14 @@ void NodeCluster::count(RunResult& result) {
     result.counts["revisions watched"] += static_cast<uint64_t>(watcher->last() - 1);
 }
 
-size_t NodeCluster::pick_server() {
-  for (int attempt = 0; attempt < 8; ++attempt) {
-    const size_t node = random_.below(machines_.size());
-    if (!core_.empty() && !core_[node]) continue;
-    if (world_.is_running(node) && is_member(node)) return node;
+size_t NodeCluster::pick_server(size_t except) {
+  std::vector<size_t> able;
+  for (size_t node = 0; node < machines_.size(); ++node) {
+    const bool asked = core_.empty() || core_[node];
+    if (asked && node != except && world_.is_running(node) && is_member(node)) able.push_back(node);
   }
-  return random_.below(machines_.size());
+  if (!able.empty()) return able[random_.below(able.size())];
+  return except != SIZE_MAX ? except : random_.below(machines_.size());
 }
 
 bool NodeCluster::is_member(size_t node) {
@@ -290,7 +291,7 @@ void NodeCluster::begin_operation(size_t at) {
   });
   world_.scheduler().schedule(world_.now() + knobs_.operation_timeout, [this, at, index = client.operation] {
     if (clients_[at].operation != index) return;
-    clients_[at].server = pick_server();
+    clients_[at].server = pick_server(clients_[at].server);
     end_operation(at, NodeOutcome::kUnknown, random_.between(milliseconds(1), Duration(milliseconds(50))));
   });
 }
@@ -317,7 +318,7 @@ void NodeCluster::take_answer(size_t at, size_t index, const NodeAnswer& answer)
   }
   if (late) return;
   if (answer.outcome != NodeOutcome::kDone) {
-    client.server = pick_server();
+    client.server = pick_server(client.server);
     client.refusals = std::min(client.refusals + 1, kRefusalsCounted);
     end_operation(at, answer.outcome, random_.between(milliseconds(50), Duration(milliseconds(250 * client.refusals))));
     return;
@@ -480,7 +481,7 @@ void NodeCluster::change_membership(size_t leads) {
   const size_t node = pick_server();
   ++result_.counts["membership changes asked"];
   next_change_at_ = world_.now() + 3 * knobs_.replica.request_timeout;
-  auto done = reply_to([this, change = *change](const NodeAnswer& answer) {
+  auto done = reply_to([this, node, change = *change](const NodeAnswer& answer) {
     if (answer.outcome == NodeOutcome::kUnknown) {
       ++result_.counts["membership changes unknown"];
       return;
@@ -488,15 +489,21 @@ void NodeCluster::change_membership(size_t leads) {
     next_change_at_ = world_.now();
     const bool made = answer.outcome == NodeOutcome::kDone;
     ++result_.counts[made ? "membership changes made" : "membership changes refused"];
-    if (made) judge_change(change);
+    if (made) judge_change(node, change);
   });
   call(node, [change = *change, done](NodeServer& server) { server.administer(change, done); });
 }
 
-// What was answered as done stands in the configuration of whoever leads: no other change was asked for since.
-void NodeCluster::judge_change(const node::MemberChange& change) {
+// What a server answered as done stands in the configuration of whoever leads in its term or a later one: no other
+// change was asked for since.
+void NodeCluster::judge_change(size_t answered, const node::MemberChange& change) {
+  const auto raft_of = [this](size_t node) -> const raft::Raft* {
+    NodeServer* server = machines_[node].server.get();
+    return server == nullptr || server->replica() == nullptr ? nullptr : &server->replica()->raft();
+  };
   const size_t leads = leader();
-  if (leads == SIZE_MAX) return;
+  if (leads == SIZE_MAX || raft_of(answered) == nullptr) return;
+  if (raft_of(leads)->status().term < raft_of(answered)->status().term) return;
   const Membership& membership = machines_[leads].server->replica()->raft().membership();
   const bool leaves = change.kind == node::MemberChangeKind::kRemove;
   const Member* member = membership.find(change.id);

@@ -49,7 +49,8 @@ class NodeCluster final : public Host {
   void count(RunResult& result);
 
   // --- For its clients.
-  [[nodiscard]] size_t pick_server();
+  // A member that runs, of the core once there is one; another than that, which did not help, if there is another.
+  [[nodiscard]] size_t pick_server(size_t except = SIZE_MAX);
   // On the server, after the way there; nothing if it does not run.
   void call(size_t node, std::function<void(NodeServer&)> what);
   // On the client, after the way back.
@@ -97,7 +98,7 @@ class NodeCluster final : public Host {
   void take_lease_answer(size_t holder, uint64_t asked, bool grants, const NodeAnswer& answer);
   void administer();
   void change_membership(size_t leads);
-  void judge_change(const node::MemberChange& change);
+  void judge_change(size_t answered, const node::MemberChange& change);
   // False for one that the leader does not know as a member.
   [[nodiscard]] bool is_member(size_t node);
   // The machine of the leader of the highest term; SIZE_MAX: none.
