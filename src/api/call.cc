@@ -6,7 +6,8 @@
 
 namespace conclave::api {
 
-Call::Call(Context& context, net::ServerCall& wire, Method method) : context_(context), wire_(&wire), method_(method) {
+Call::Call(Context& context, net::ServerCall& wire, Method method)
+    : context_(context), wire_(&wire), method_(method), began_(context.now()) {
   ++context_.metrics().calls_open;
   ++context_.metrics().started[static_cast<size_t>(method)];
 }
@@ -27,7 +28,7 @@ void Call::on_cancel() {
 
 void Call::finish(const net::GrpcStatus& status) {
   ASSERT(wire_ != nullptr);
-  context_.metrics().count(method_, status.code);
+  context_.metrics().count(method_, status.code, context_.now() - began_);
   --context_.metrics().calls_open;
   std::exchange(wire_, nullptr)->finish(status);
   on_closed();

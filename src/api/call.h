@@ -46,6 +46,7 @@ class Call : public net::CallHandler, public Waiter {
   Context& context_;
   net::ServerCall* wire_;
   Method method_;
+  Instant began_;
 };
 
 // One request, one answer, at most one ticket at a time.

@@ -1,6 +1,7 @@
 #include "api/http.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -165,6 +166,10 @@ constexpr std::string_view kCodeNames[] = {
     "DataLoss", "Unauthenticated"};
 static_assert(std::size(kCodeNames) == Metrics::kCodes);
 
+double seconds(Duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
 std::string method_labels(Method method) {
   const std::string_view path = path_of(method).substr(1);
   const size_t slash = path.find('/');
@@ -193,6 +198,23 @@ void add_calls(const Metrics& metrics, std::string& out) {
     }
   }
   out += started + handled;
+  out += "# TYPE grpc_server_handling_seconds histogram\n";
+  for (size_t method = 0; method < kMethodCount; ++method) {
+    const Metrics::Handling& handling = metrics.handling[method];
+    const uint64_t all = std::accumulate(handling.calls.begin(), handling.calls.end(), uint64_t{0});
+    if (all == 0) continue;
+    const std::string labels = method_labels(static_cast<Method>(method));
+    uint64_t calls = 0;
+    for (size_t i = 0; i < std::size(Metrics::kHandlingBounds); ++i) {
+      calls += handling.calls[i];
+      out += fmt::format("grpc_server_handling_seconds_bucket{{{},le=\"{}\"}} {}\n", labels,
+                         seconds(Metrics::kHandlingBounds[i]), calls);
+    }
+    out += fmt::format(
+        "grpc_server_handling_seconds_bucket{{{0},le=\"+Inf\"}} {1}\ngrpc_server_handling_seconds_sum{{{0}}} {2}\n"
+        "grpc_server_handling_seconds_count{{{0}}} {1}\n",
+        labels, all, seconds(handling.sum));
+  }
 }
 
 void add_disk(const DiskMetrics& disk, std::string& out) {
@@ -220,6 +242,37 @@ void add_disk(const DiskMetrics& disk, std::string& out) {
       fmt::format("{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_sum {2}\n{0}_count {1}\n", kName, writes, disk.write_seconds_sum);
 }
 
+void add_peers(const std::vector<net::PeerLinkState>& peers, std::string& out) {
+  const auto each = [&](std::string_view name, std::string_view kind, auto value) {
+    out += fmt::format("# TYPE {} {}\n", name, kind);
+    for (const net::PeerLinkState& peer : peers) {
+      out += fmt::format("{}{{peer=\"{:x}\"}} {}\n", name, peer.id.value(), value(peer));
+    }
+  };
+  using State = net::PeerLinkState;
+  each("conclave_peer_connected", "gauge", [](const State& peer) { return peer.connected ? 1 : 0; });
+  each("conclave_peer_frames_sent_total", "counter", [](const State& peer) { return peer.frames_sent; });
+  each("conclave_peer_frames_dropped_total", "counter", [](const State& peer) { return peer.frames_dropped; });
+  each("conclave_peer_refusals_total", "counter", [](const State& peer) { return peer.refusals; });
+  each("conclave_peer_corruptions_total", "counter", [](const State& peer) { return peer.corruptions; });
+  each("conclave_peer_impostors_total", "counter", [](const State& peer) { return peer.impostors; });
+  // Under etcd's names and labels.
+  out += "# TYPE etcd_network_peer_sent_bytes_total counter\n";
+  for (const State& peer : peers) {
+    out += fmt::format("etcd_network_peer_sent_bytes_total{{To=\"{:x}\"}} {}\n", peer.id.value(), peer.bytes_sent);
+  }
+  out += "# TYPE etcd_network_peer_received_bytes_total counter\n";
+  for (const State& peer : peers) {
+    out += fmt::format("etcd_network_peer_received_bytes_total{{From=\"{:x}\"}} {}\n", peer.id.value(),
+                       peer.bytes_received);
+  }
+  out += "# TYPE etcd_network_peer_sent_failures_total counter\n";
+  for (const State& peer : peers) {
+    out +=
+        fmt::format("etcd_network_peer_sent_failures_total{{To=\"{:x}\"}} {}\n", peer.id.value(), peer.frames_dropped);
+  }
+}
+
 void add_network(const NetworkMetrics& network, std::string& out) {
   const auto head = [&out](std::string_view name, std::string_view kind, std::string_view help) {
     out += fmt::format("# HELP conclave_{0} {1}\n# TYPE conclave_{0} {2}\n", name, help, kind);
@@ -238,12 +291,32 @@ void add_network(const NetworkMetrics& network, std::string& out) {
   count("connections_evicted_total", "Silent connections closed for new ones.", &net::PortCounts::evicted);
   count("connections_timed_out_total", "Connections closed for what they did not say in time.",
         &net::PortCounts::timeouts);
+  head("tls_handshakes_total", "counter", "TLS handshakes with clients, by how they ended.");
+  out += fmt::format("conclave_tls_handshakes_total{{end=\"done\"}} {}\n", network.tls.handshakes);
+  out += fmt::format("conclave_tls_handshakes_total{{end=\"failed\"}} {}\n", network.tls.failures);
   count("accept_failures_total", "Times no descriptor or memory was left for a connection.",
         &net::PortCounts::failures);
+  out += fmt::format("# TYPE {0} counter\n{0} {1}\n", "etcd_network_client_grpc_received_bytes_total",
+                     network.client.bytes_received);
+  out += fmt::format("# TYPE {0} counter\n{0} {1}\n", "etcd_network_client_grpc_sent_bytes_total",
+                     network.client.bytes_sent);
+  add_peers(network.peers, out);
 }
 
-// What etcd's dashboards and alerts look for, where it means the same here. Times of round trips, bytes on the network
-// and numbers of the process are not told yet.
+void add_process(const ProcessMetrics& process, std::string& out) {
+  const auto add = [&out](std::string_view name, std::string_view kind, auto value) {
+    out += fmt::format("# TYPE {0} {1}\n{0} {2}\n", name, kind, value);
+  };
+  add("process_cpu_seconds_total", "counter", process.cpu_seconds);
+  add("process_resident_memory_bytes", "gauge", process.resident_bytes);
+  add("process_start_time_seconds", "gauge", process.start_seconds);
+  add("process_max_fds", "gauge", process.descriptors_max);
+  add("os_fd_limit", "gauge", process.descriptors_max);
+  add("conclave_log_lines_dropped_total", "counter", process.log_lines_dropped);
+}
+
+// What etcd's dashboards and alerts look for, where it means the same here. Not told: times of round trips between
+// servers, and descriptors in use, which no call of the system counts without listing them all.
 void add_etcd_names(Context& context, std::string& out) {
   const auto add = [&out](std::string_view name, std::string_view kind, auto value) {
     out += fmt::format("# TYPE etcd_{0} {1}\netcd_{0} {2}\n", name, kind, value);
@@ -340,6 +413,7 @@ std::string metrics_text(Context& context) {
   }
   if (context.options().disk) add_disk(context.options().disk(), out);
   if (context.options().network) add_network(context.options().network(), out);
+  if (context.options().process) add_process(context.options().process(), out);
   add_etcd_names(context, out);
   return out;
 }

@@ -3,27 +3,48 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "api/methods.h"
+#include "base/time.h"
+#include "net/peer_links.h"
 #include "net/port_counts.h"
+#include "net/server.h"
 
 namespace conclave::api {
 
 struct Metrics {
   static constexpr size_t kCodes = 17;  // of gRPC
+  // How long calls took, as gRPC's exporters have it by default; the last took longer. Powers of two would not do:
+  // alerts interpolate within these.
+  static constexpr Duration kHandlingBounds[] = {
+      std::chrono::milliseconds(5),   std::chrono::milliseconds(10),   std::chrono::milliseconds(25),
+      std::chrono::milliseconds(50),  std::chrono::milliseconds(100),  std::chrono::milliseconds(250),
+      std::chrono::milliseconds(500), std::chrono::milliseconds(1000), std::chrono::milliseconds(2500),
+      std::chrono::seconds(5),        std::chrono::seconds(10)};
+  struct Handling {
+    std::array<uint64_t, std::size(kHandlingBounds) + 1> calls{};
+    Duration sum{};
+  };
   std::array<std::array<uint64_t, kCodes>, kMethodCount> requests{};
   std::array<uint64_t, kMethodCount> started{};
-  uint64_t leader_changes = 0;  // seen here
-  uint64_t writes_failed = 0;   // refused, or of unknown outcome
+  std::array<Handling, kMethodCount> handling{};  // of calls that this server ended
+  uint64_t leader_changes = 0;                    // seen here
+  uint64_t writes_failed = 0;                     // refused, or of unknown outcome
   uint64_t health_successes = 0;
   uint64_t health_failures = 0;
   uint64_t calls_cancelled = 0;
   uint64_t calls_open = 0;
   uint64_t snapshots_open = 0;  // streams of a snapshot
 
-  void count(Method method, uint32_t code) {
+  void count(Method method, uint32_t code, Duration took) {
     if (code >= kCodes) code = 2;  // UNKNOWN
     ++requests[static_cast<size_t>(method)][code];
+    Handling& handled = handling[static_cast<size_t>(method)];
+    size_t bucket = 0;
+    while (bucket < std::size(kHandlingBounds) && took > kHandlingBounds[bucket]) ++bucket;
+    ++handled.calls[bucket];
+    handled.sum += took;
   }
 };
 
@@ -46,6 +67,17 @@ struct NetworkMetrics {
   uint64_t connections_max = 0;
   net::PortCounts client;
   net::PortCounts peer;
+  net::TlsCounts tls;  // of the client port
+  std::vector<net::PeerLinkState> peers;
+};
+
+// Of the process, at the moment of asking.
+struct ProcessMetrics {
+  double cpu_seconds = 0;
+  uint64_t resident_bytes = 0;
+  int64_t start_seconds = 0;  // of the wall clock
+  uint64_t descriptors_max = 0;
+  uint64_t log_lines_dropped = 0;
 };
 
 }  // namespace conclave::api

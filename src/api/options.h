@@ -37,6 +37,7 @@ struct ServiceOptions {
   std::function<DiskMetrics()> disk;
   // Likewise.
   std::function<NetworkMetrics()> network;
+  std::function<ProcessMetrics()> process;
   // etcd's. Zero: no notes.
   Duration watch_progress_interval = std::chrono::minutes(10);
 };

@@ -106,10 +106,14 @@ class TcpPeerLinks final : public PeerLinks {
     if (PeerSender* sender = find(from)) sender->on_heard(boot);
   }
   void count_corruption(NodeId from) { count(corruptions_, from); }
+  void count_received(NodeId from, size_t bytes) {
+    port_counts_.bytes_received += bytes;
+    count(received_, from, bytes);
+  }
 
  private:
   using Counts = std::vector<std::pair<NodeId, uint64_t>>;
-  static void count(Counts& counts, NodeId of);
+  static void count(Counts& counts, NodeId of, uint64_t by = 1);
   [[nodiscard]] static uint64_t count_of(const Counts& counts, NodeId of);
   PeerSender* find(NodeId id) {
     for (const auto& sender : senders_) {
@@ -145,6 +149,7 @@ class TcpPeerLinks final : public PeerLinks {
   std::vector<std::unique_ptr<PeerReader>> readers_;
   Counts corruptions_;
   Counts impostors_;
+  Counts received_;  // bytes
   uint64_t tls_failures_ = 0;
   PortCounts port_counts_;
 };
@@ -185,6 +190,7 @@ void PeerReader::on_bytes(ByteView bytes) {
     bytes.remove_prefix(take_hello(bytes));
     if (!from_.is_set()) return;
   }
+  links_.count_received(from_, bytes.size());
   frames_.feed(bytes);
   while (!closed_) {
     PeerFrame frame;
@@ -360,14 +366,14 @@ void TcpPeerLinks::set_tls(std::shared_ptr<const TlsContext> tls) {
   options_.tls = std::move(tls);
 }
 
-void TcpPeerLinks::count(Counts& counts, NodeId of) {
+void TcpPeerLinks::count(Counts& counts, NodeId of, uint64_t by) {
   for (auto& [id, count] : counts) {
     if (id == of) {
-      ++count;
+      count += by;
       return;
     }
   }
-  if (counts.size() < kAcceptedMax) counts.emplace_back(of, 1);
+  if (counts.size() < kAcceptedMax) counts.emplace_back(of, by);
 }
 
 uint64_t TcpPeerLinks::count_of(const Counts& counts, NodeId of) {
@@ -381,6 +387,7 @@ std::vector<PeerLinkState> TcpPeerLinks::states() const {
   std::vector<PeerLinkState> states;
   for (const auto& sender : senders_) {
     states.push_back(sender->state());
+    states.back().bytes_received = count_of(received_, states.back().id);
     states.back().corruptions = count_of(corruptions_, states.back().id);
     states.back().impostors = count_of(impostors_, states.back().id);
   }

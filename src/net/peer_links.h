@@ -52,6 +52,7 @@ struct PeerLinkState {
   uint64_t frames_sent = 0;
   uint64_t frames_dropped = 0;
   uint64_t bytes_sent = 0;
+  uint64_t bytes_received = 0;
   // Attempts that the peer answered, but not with a welcome (or that another server answered), and why the last one.
   uint64_t refusals = 0;
   PeerVerdict refusal = PeerVerdict::kWelcome;

@@ -1,4 +1,5 @@
-// What became of the connections that came to a listening port. A process's counts, from its start.
+// What became of the connections that came to a listening port, and what went over them. A process's counts, from its
+// start.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,9 @@ struct PortCounts {
   uint64_t evicted = 0;   // silent, closed for a new one
   uint64_t timeouts = 0;  // closed for what they did not say in time
   uint64_t failures = 0;  // TcpListener::failures()
+  // Under TLS: of what it carries. What peers are sent is counted by link.
+  uint64_t bytes_received = 0;
+  uint64_t bytes_sent = 0;
 };
 
 }  // namespace conclave::net

@@ -166,6 +166,8 @@ class TcpServer final : public Server {
     handshakes_.erase(*std::exchange(connection.handshake, std::nullopt));
   }
   void count_timeout() { ++counts_.timeouts; }
+  void count_received(size_t bytes) { counts_.bytes_received += bytes; }
+  void count_sent(size_t bytes) { counts_.bytes_sent += bytes; }
   std::string& scratch() { return scratch_; }
   // It was heard, or its presence changed: the last of its list.
   void note_presence(Connection& connection, Presence presence) {
@@ -269,6 +271,7 @@ void Connection::on_connected() {
 
 void Connection::on_bytes(ByteView bytes) {
   touch();  // to be read on
+  server_.count_received(bytes.size());
   if (lingering_) return;
   heard_ = true;
   if (protocol_) return protocol_->on_bytes(bytes);
@@ -352,6 +355,7 @@ bool Connection::send_output() {
   if (!unsent_.empty()) {
     const ByteView piece = unsent_;
     const size_t taken = socket_->write({&piece, 1});
+    server_.count_sent(taken);
     unsent_.erase(0, taken);
     if (!unsent_.empty()) return false;
     if (unsent_.capacity() > kPumpBytes) unsent_ = std::string();
@@ -364,6 +368,7 @@ bool Connection::send_output() {
     if (scratch.empty() || closed_) return false;
     const ByteView piece = scratch;
     const size_t taken = socket_->write({&piece, 1});
+    server_.count_sent(taken);
     flushed += taken;
     if (taken < piece.size()) {
       unsent_.assign(piece.substr(taken));

@@ -24,6 +24,7 @@
 #include "server/identity.h"
 #include "server/introduction.h"
 #include "server/log.h"
+#include "server/process.h"
 #include "server/recover.h"
 #include "server/slow_writes.h"
 #include "server/storage_thread.h"
@@ -168,7 +169,9 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   bool disk_full_ = false;  // as last told, for a replica that begins later
   SlowWrites slow_writes_;
   CrowdedPorts crowded_ports_;
+  uint64_t descriptors_max_ = 0;
   size_t connections_max_ = 0;
+  const int64_t started_at_ms_ = clock_.wall_milliseconds();
   std::optional<ClusterId> cluster_;  // by --cluster
   bool is_added_ = false;             // to a running cluster: never begins one
   bool is_one_of_many_ = false;       // by what its log says
@@ -363,7 +366,8 @@ Status Wired::listen() {
                                                    .peers = wanted_peers(),
                                                    .tls = tls.peer,
                                                    .is_known = [this](NodeId id) { return is_known(id); }}));
-  connections_max_ = connections_max_of(raise_descriptor_limit());
+  descriptors_max_ = raise_descriptor_limit();
+  connections_max_ = connections_max_of(descriptors_max_);
   ASSIGN_OR_RETURN(server_, net::Server::listen(loop_, *this,
                                                 {.address = options_.client_listen.host,
                                                  .port = options_.client_listen.port,
@@ -444,6 +448,13 @@ void Wired::start_replica(node::FoundReplica found) {
   api.seed = random_.next();
   api.disk = [this] { return disk_metrics(); };
   api.network = [this] { return network_metrics(); };
+  api.process = [this] {
+    api::ProcessMetrics metrics = process_metrics();
+    metrics.start_seconds = started_at_ms_ / 1000;
+    metrics.descriptors_max = descriptors_max_;
+    metrics.log_lines_dropped = log_lines_dropped();
+    return metrics;
+  };
   service_ = std::make_unique<api::Service>(api, *replica_, clock_);
   replica_->set_clients(*service_);
   replica_->start(loop_.now());
@@ -695,7 +706,9 @@ api::NetworkMetrics Wired::network_metrics() const {
   return {.connections = server_->connections(),
           .connections_max = connections_max_,
           .client = server_->port_counts(),
-          .peer = links_->port_counts()};
+          .peer = links_->port_counts(),
+          .tls = server_->tls_counts(),
+          .peers = links_->states()};
 }
 
 void Wired::end_turn(Instant now) {
