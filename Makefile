@@ -82,10 +82,11 @@ planted: setup
 digests: setup
 	@tools/digests.sh
 
-## make differential  200,000 random requests to us and to Debian's etcd: REQUESTS=200000 SEED=1
+## make differential  200,000 random requests over gRPC, and as JSON, to us and to Debian's etcd: REQUESTS=200000 SEED=1
 differential: build
-	@tests/differential/differential.py --conclave build/release/conclave --driver build/release/differential \
-	  --requests $(REQUESTS) --seed $(SEED)
+	@for over in grpc json; do \
+	  tests/differential/differential.py --conclave build/release/conclave --driver build/release/differential \
+	    --over $$over --requests $(REQUESTS) --seed $(SEED) || exit; done
 
 clean:
 	rm -rf build

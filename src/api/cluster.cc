@@ -412,18 +412,16 @@ class MemberUpdateCall final : public ChangingCall {
 
  protected:
   void on_request(ByteView message) override {
-    if (!parse(message, request_)) return;
-    if (are_valid(request_.peerurls())) {
-      look();
-    } else {
-      fail(ErrorId::kInvalidMemberUrls);
-    }
+    if (parse(message, request_)) look();
   }
   void looked() override {
     const std::vector<etcdserverpb::Member> members = list_members(context());
     const auto found = std::ranges::find(members, request_.id(), &etcdserverpb::Member::id);
+    // Who is not there goes before what is wrong with the addresses, as in etcd.
     if (found == members.end()) {
       fail(ErrorId::kMemberNotFound);
+    } else if (!are_valid(request_.peerurls())) {
+      fail(ErrorId::kInvalidMemberUrls);
     } else if (is_taken(members, request_.peerurls(), NodeId(request_.id()))) {
       fail(ErrorId::kPeerUrlExists);
     } else {

@@ -1,9 +1,21 @@
-// Each error of etcd's table that can occur here: what brings it about, and its code and exact text. What is missing
-// needs what there is not yet: users and roles, a quota, a client API version to refuse; or more servers
-// (cluster_test.cc).
+// Each error of etcd's table that can occur here: what brings it about, and its code and exact text. Those that cannot:
+//
+// - What needs users and roles, which nobody has yet: authentication failed; invalid auth management; revision of auth
+//   store is old; root user does not have root role; user name already exists; role name already exists; role is not
+//   granted to the user; permission is not granted to the role; permission denied; invalid auth token.
+// - invalid client api version, not capable: no version of a client is refused, nothing waits for a version.
+// - cluster ID mismatch: members of another cluster are turned away between servers, where no client hears of it.
+// - cluster version not found during downgrade: a server does not start without one. cluster has a downgrade job in
+//   progress: none ever begins.
+// - watch canceled, request canceled: a client that left is told nothing. context deadline exceeded: said without
+//   "etcdserver: " by what counts the time, the client or, over HTTP, the call (json_test.cc).
+// - corrupt cluster: a server whose state differs ends (node/digest_comparison.h), it does not go on and say so.
+// - server stopped: calls end with their connection. request timed out, with what it may be due to: one text for all,
+//   since this server does not know.
 #include <google/protobuf/text_format.h>
 
 #include "api/testing/cluster.h"
+#include "base/node_id.h"
 #include "conclave/v1/cluster.pb.h"
 #include "etcd/election.pb.h"
 #include "etcd/lock.pb.h"
@@ -124,6 +136,7 @@ TEST_F(ErrorsTest, EachOfTheTable) {
       {"Cluster/MemberRemove", "", "5 etcdserver: member not found"},
       {"Cluster/MemberPromote", "ID: 99", "5 etcdserver: member not found"},
       {"Cluster/MemberUpdate", "ID: 99 peerURLs: 'http://n9:1'", "5 etcdserver: member not found"},
+      {"Cluster/MemberUpdate", "ID: 99", "5 etcdserver: member not found"},
       {"/conclave.v1.Cluster/ReplaceMember", "old_id: 99 name: 'n4' address: 'n4:2380'",
        "5 etcdserver: member not found"},
       {"/conclave.v1.Cluster/ReplaceMember", "name: 'n4' address: 'n4:2380'", "5 etcdserver: member not found"},
@@ -217,6 +230,76 @@ TEST_F(ErrorsTest, WithoutALeader) {
   call->say(encode("/etcdserverpb.KV/Put", "key: 'a'"));
   three.advance(10s);
   EXPECT_EQ(call->outcome(), "14 etcdserver: request timed out");
+}
+
+TEST_F(ErrorsTest, OfMembersThatAreNotReady) {
+  Cluster three(Cluster::Options{.servers = 3});
+  const uint64_t leader = three.elect();
+  auto outcome_at_leader = [&](const std::string& path, const std::string& request) {
+    auto call = three.open(path, leader);
+    call->say(encode(path, request));
+    call->half_close();
+    three.advance(3s);
+    return call->outcome();
+  };
+  EXPECT_EQ(outcome_at_leader("/conclave.v1.Cluster/AddMember", "name: 'n4' address: 'n4:2380' learner: true"), "OK");
+  EXPECT_EQ(
+      outcome_at_leader("/etcdserverpb.Cluster/MemberPromote", "ID: " + std::to_string(node_id_of("n4:2380").value())),
+      "9 etcdserver: can only promote a learner member which is in sync with leader");
+  EXPECT_EQ(outcome_at_leader("/etcdserverpb.Cluster/MemberAdd", "peerURLs: 'http://n5:2380' isLearner: true"),
+            "9 etcdserver: too many learner members in cluster");
+  const uint64_t away = leader == 3 ? 2 : 3;
+  three.server(away).cut_off = true;
+  three.advance(3s);
+  EXPECT_EQ(outcome_at_leader("/etcdserverpb.Cluster/MemberRemove", "ID: " + std::to_string(6 - leader - away)),
+            "14 etcdserver: unhealthy cluster");
+}
+
+TEST_F(ErrorsTest, OfAFullDisk) {
+  cluster_.server().replica->on_storage(cluster_.clock.instant,
+                                        node::SpaceChanged{.group = Cluster::kGroup, .full = true});
+  EXPECT_EQ(outcome("KV/Put", "key: 'a'"), "8 etcdserver: mvcc: database space exceeded");
+  EXPECT_EQ(outcome("KV/Range", "key: 'a'"), "OK");
+  cluster_.server().replica->on_storage(cluster_.clock.instant,
+                                        node::SpaceChanged{.group = Cluster::kGroup, .full = false});
+  EXPECT_EQ(outcome("KV/Put", "key: 'a'"), "OK");
+}
+
+TEST_F(ErrorsTest, OfAStateThatIsReplaced) {
+  const std::string path = "/etcdserverpb.Watch/Watch";
+  auto watch = cluster_.open(path);
+  watch->say(encode(path, "create_request { key: 'a' }"));
+  cluster_.settle();
+  cluster_.service().on_state_replaced();
+  EXPECT_EQ(watch->outcome(), "14 etcdserver: leader changed");
+}
+
+// What refuses a watcher, or ends it, stands in its answers: the stream goes on.
+TEST_F(ErrorsTest, OfAWatcher) {
+  const std::string path = "/etcdserverpb.Watch/Watch";
+  auto watch = cluster_.open(path);
+  auto answer_to = [&](const std::string& create) {
+    watch->sent.clear();
+    watch->say(encode(path, "create_request { " + create + " }"));
+    cluster_.settle();
+    return watch->answer<etcdserverpb::WatchResponse>(watch->sent.size() - 1);
+  };
+  EXPECT_FALSE(answer_to("key: 'a' watch_id: 7").canceled());
+  for (const auto& [create, reason] : std::vector<std::pair<std::string, std::string>>{
+           {"key: 'a' watch_id: 7", "mvcc: duplicate watch ID provided on the WatchStream"},
+           {"key: 'b' range_end: 'a'", "mvcc: watcher range is empty"},
+           {"key: 'a' start_revision: -1", "mvcc: required revision has been compacted"},
+       }) {
+    const auto refused = answer_to(create);
+    EXPECT_TRUE(refused.created() && refused.canceled()) << create;
+    EXPECT_EQ(refused.watch_id(), -1) << create;
+    EXPECT_EQ(refused.cancel_reason(), reason) << create;
+  }
+  const auto ended = answer_to("key: 'a' start_revision: 2");
+  EXPECT_TRUE(ended.canceled());
+  EXPECT_EQ(ended.compact_revision(), 3);
+  EXPECT_EQ(ended.cancel_reason(), "");
+  EXPECT_FALSE(watch->ended());
 }
 
 TEST_F(ErrorsTest, TooManyRequests) {

@@ -170,7 +170,7 @@ TEST_F(JsonTest, EveryPathReachesItsMethod) {
       {"kv/lease/leases", "leases"},
       {"cluster/member/add", "given member URLs are invalid"},
       {"cluster/member/remove", "member not found"},
-      {"cluster/member/update", "given member URLs are invalid"},
+      {"cluster/member/update", "member not found"},
       {"cluster/member/list", "\"clientURLs\":[\"http://n1:2379\"]"},
       {"cluster/member/promote", "member not found"},
       {"maintenance/alarm", "header"},

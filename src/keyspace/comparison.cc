@@ -327,11 +327,16 @@ std::optional<std::string> Comparison::look(const model::Model& model) {
   std::string texts;
   if (!same<etcdserverpb::RangeResponse>(body, model.range(all).body, texts)) return "all keys: " + texts;
   std::string oldest;
-  request = {.key = "lock/", .range_end = "lock0", .limit = 1, .sort_target = SortTarget::kCreate};
+  request = {.key = "lock/",
+             .range_end = "lock0",
+             .limit = 1,
+             .sort_order = SortOrder::kAscend,
+             .sort_target = SortTarget::kCreate};
   if (implementation_->range(request, oldest) != ErrorId::kNone) return "first by create refused";
   all.set_key("lock/");
   all.set_range_end("lock0");
   all.set_limit(1);
+  all.set_sort_order(etcdserverpb::RangeRequest::ASCEND);
   all.set_sort_target(etcdserverpb::RangeRequest::CREATE);
   if (!same<etcdserverpb::RangeResponse>(oldest, model.range(all).body, texts)) return "first by create: " + texts;
 

@@ -548,6 +548,33 @@ TEST(Keyspace, FirstByCreateRevisionIsNoScan) {
   }
 }
 
+TEST(Keyspace, ALimitWithoutAnOrderIsOfTheFirstKeys) {
+  Driver driver;
+  for (const std::string key : {"d", "c", "b", "a"}) driver.put(key, "");
+  const auto keys = [&driver](const RangeRequest& request) {
+    RangeRead read;
+    EXPECT_EQ(read.begin(driver.keyspace.store(), request), ErrorId::kNone);
+    std::string body;
+    for (uint32_t units = 1000; !read.step(units, body);) units = 1000;
+    etcdserverpb::RangeResponse response;
+    EXPECT_TRUE(response.ParseFromString(body));
+    EXPECT_EQ(response.count(), 4);
+    EXPECT_TRUE(response.more());
+    std::string all;
+    for (const auto& kv : response.kvs()) all += kv.key();
+    return all;
+  };
+  RangeRequest request{.key = "a", .range_end = "z", .limit = 2, .sort_target = SortTarget::kCreate};
+  EXPECT_EQ(keys(request), "cb") << "a, b and c by age, and of them two";
+  request.revision = 5;
+  EXPECT_EQ(keys(request), "cb");
+  request.min_mod_revision = 1;
+  EXPECT_EQ(keys(request), "dc") << "with a filter, all by age";
+  request.min_mod_revision = 0;
+  request.sort_order = SortOrder::kAscend;
+  EXPECT_EQ(keys(request), "dc") << "with an order too";
+}
+
 TEST(Keyspace, ASearchByCreateRevisionIsOfItsRevision) {
   Driver driver;
   for (int i = 0; i < 20'000; ++i) driver.put(name_in_order(2, i), "");

@@ -241,6 +241,12 @@ void Model::run(const RangeRequest& request, int64_t newest, etcdserverpb::Range
       less = [](auto& a, auto& b) { return a.key() < b.key(); };
       break;
   }
+  const bool filters = request.min_mod_revision() != 0 || request.max_mod_revision() != 0 ||
+                       request.min_create_revision() != 0 || request.max_create_revision() != 0;
+  if (request.limit() > 0 && request.sort_order() == RangeRequest::NONE && !filters &&
+      found.size() > static_cast<size_t>(request.limit())) {
+    found.resize(static_cast<size_t>(request.limit()) + 1);
+  }
   if (request.sort_order() == RangeRequest::DESCEND) {
     found.sort([&](auto& a, auto& b) { return less(b, a); });
   } else {

@@ -53,6 +53,9 @@ void RangeRead::start(Store& store, const RangeRequest& request, int64_t revisio
   revision_ = revision;
   descending_ = request.sort_order == SortOrder::kDescend;
   in_key_order_ = request.sort_target == SortTarget::kKey;
+  const bool filters = request.min_mod_revision != 0 || request.max_mod_revision != 0 ||
+                       request.min_create_revision != 0 || request.max_create_revision != 0;
+  limits_first_ = request.limit > 0 && request.sort_order == SortOrder::kNone && !in_key_order_ && !filters;
   count_ = 0;
   kept_ = 0;
   resumed_ = false;
@@ -63,7 +66,8 @@ void RangeRead::start(Store& store, const RangeRequest& request, int64_t revisio
   counted_ = heads && !range_.is_point();
   if (counted_) count_ = store.tree().totals(range_).lives;
   bool by_create = request.sort_target == SortTarget::kCreate && request.limit > 0 &&
-                   request.limit <= kByCreateLimitMax && request.min_mod_revision == 0 && request.max_mod_revision == 0;
+                   request.limit <= kByCreateLimitMax && request.min_mod_revision == 0 &&
+                   request.max_mod_revision == 0 && !limits_first_;
   if (counted_ && by_create && !request.count_only) stage_ = Stage::kByCreate;
 }
 
@@ -188,6 +192,7 @@ bool RangeRead::visit(const Version* version, uint32_t& units, std::string& out)
   if (request_.count_only) return true;
   if (!passes(version)) return true;
   if (!in_key_order_) {
+    if (limits_first_ && kept_ > request_.limit) return !counted_;
     keep(version);
     return true;
   }

@@ -50,6 +50,9 @@ class RangeRead {
   bool counted_ = false;  // count_ is known beforehand
   bool in_key_order_ = false;
   bool descending_ = false;
+  // A limit without an order or filters, though sorted by something: etcd takes the first keys, one more than the
+  // limit, and sorts those.
+  bool limits_first_ = false;
   Stage stage_ = Stage::kDone;
   int64_t count_ = 0;
   int64_t kept_ = 0;  // matches returned or held, at most limit + 1

@@ -102,7 +102,7 @@ void WatchStream::cancel(int64_t watch_id) {
 }
 
 void WatchStream::request_progress() {
-  progress_requested_ = true;
+  ++progress_requests_;
   hub_.set_ready(this);
 }
 
@@ -141,15 +141,15 @@ bool WatchStream::next(uint32_t& units, WatchResponse& out) {
     bool produced = next_of(watcher, units, out, more);
     if (produced || building_ != nullptr) return produced;
   }
-  if (progress_requested_ && unsynced_ == 0 && pending_.empty() && hub_.is_quiet()) {
-    progress_requested_ = false;
+  if (progress_requests_ > 0 && unsynced_ == 0 && pending_.empty() && hub_.is_quiet()) {
+    --progress_requests_;
     out.revision = Revision(hub_.store().visible());
     out.body.clear();
     append_int64_field(out.body, 2, -1);
     return true;
   }
   // Asked for while a command is being dispatched: answered after it. What else may hold it back names us ready itself.
-  if (progress_requested_ && !hub_.is_quiet()) hub_.await_seal(this);
+  if (progress_requests_ > 0 && !hub_.is_quiet()) hub_.await_seal(this);
   return false;
 }
 

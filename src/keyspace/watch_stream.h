@@ -90,7 +90,7 @@ class WatchStream {
   // A response being built of a large revision.
   Watcher* building_ = nullptr;
   WatchResponse built_;
-  bool progress_requested_ = false;
+  uint64_t progress_requests_ = 0;  // each has an answer, as in etcd
   // For the hub.
   size_t unsynced_ = 0;
   size_t streaming_ = 0;  // watchers that pin a revision

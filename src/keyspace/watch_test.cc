@@ -169,6 +169,13 @@ TEST_F(WatchTest, ProgressWaitsForUndeliveredEvents) {
   EXPECT_EQ(responses[0].events_size(), 1);
   EXPECT_EQ(responses[1].watch_id(), -1);
   EXPECT_EQ(responses[1].header().revision(), 3);
+  // Each request has an answer.
+  stream.request_progress();
+  stream.request_progress();
+  responses = drain(stream);
+  ASSERT_EQ(responses.size(), 2u);
+  EXPECT_EQ(responses[0].watch_id(), -1);
+  EXPECT_EQ(responses[1].watch_id(), -1);
 }
 
 TEST_F(WatchTest, ProgressTickIsElidedWhenEventsFlowed) {

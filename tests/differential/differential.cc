@@ -1,392 +1,711 @@
-// The same random requests over gRPC to two servers of etcd's API, one after the other, answers compared field by
-// field; at the end all events that a watch of everything saw. Left out of the comparison is only what kDifferences
-// lists. Ends with 1 at the first difference that is not listed, and prints the request and both answers.
+// The same random requests to two servers of etcd's API, one after the other, over gRPC or as JSON over HTTP/1.1;
+// answers are compared field by field, and what watches say, before the next is asked. Left out of the comparison is
+// only what differences.cc lists. Ends with 1 at the first difference that is not listed, and prints the request and
+// both answers; the same seed asks the same again.
 #include <algorithm>
 #include <array>
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/message.h>
+#include <google/protobuf/util/json_util.h>
 #include <CLI/CLI.hpp>
 
-#include "base/random.h"
 #include "env/posix/clock.h"
-#include "etcd/rpc.pb.h"
 #include "net/client.h"
 #include "net/loop.h"
+#include "tests/differential/differences.h"
+#include "tests/differential/generator.h"
+#include "tests/differential/http.h"
+#include "tests/differential/json.h"
+#include "tests/differential/streams.h"
 
-namespace conclave {
+namespace conclave::differential {
 namespace {
 
+using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
-// What may differ, why, and how often it did. Nothing here is about keys, values, revisions, codes or texts of errors.
-struct Difference {
-  std::string_view what;
-  std::string_view why;
-  uint64_t hits = 0;
+constexpr std::string_view kJsonPaths[][2] = {
+    {"/etcdserverpb.KV/Range", "/v3/kv/range"},
+    {"/etcdserverpb.KV/Put", "/v3/kv/put"},
+    {"/etcdserverpb.KV/DeleteRange", "/v3/kv/deleterange"},
+    {"/etcdserverpb.KV/Txn", "/v3/kv/txn"},
+    {"/etcdserverpb.KV/Compact", "/v3/kv/compaction"},
+    {"/etcdserverpb.Watch/Watch", "/v3/watch"},
+    {"/etcdserverpb.Lease/LeaseGrant", "/v3/lease/grant"},
+    {"/etcdserverpb.Lease/LeaseRevoke", "/v3/lease/revoke"},
+    {"/etcdserverpb.Lease/LeaseKeepAlive", "/v3/lease/keepalive"},
+    {"/etcdserverpb.Lease/LeaseTimeToLive", "/v3/lease/timetolive"},
+    {"/etcdserverpb.Lease/LeaseLeases", "/v3/lease/leases"},
+    {"/etcdserverpb.Cluster/MemberAdd", "/v3/cluster/member/add"},
+    {"/etcdserverpb.Cluster/MemberRemove", "/v3/cluster/member/remove"},
+    {"/etcdserverpb.Cluster/MemberUpdate", "/v3/cluster/member/update"},
+    {"/etcdserverpb.Cluster/MemberPromote", "/v3/cluster/member/promote"},
+    {"/etcdserverpb.Maintenance/MoveLeader", "/v3/maintenance/transfer-leadership"},
+    {"/etcdserverpb.Auth/AuthEnable", "/v3/auth/enable"},
+    {"/etcdserverpb.Auth/Authenticate", "/v3/auth/authenticate"},
+    {"/etcdserverpb.Auth/UserAdd", "/v3/auth/user/add"},
+    {"/etcdserverpb.Auth/UserGet", "/v3/auth/user/get"},
+    {"/etcdserverpb.Auth/UserList", "/v3/auth/user/list"},
+    {"/etcdserverpb.Auth/UserDelete", "/v3/auth/user/delete"},
+    {"/etcdserverpb.Auth/UserGrantRole", "/v3/auth/user/grant"},
+    {"/etcdserverpb.Auth/RoleAdd", "/v3/auth/role/add"},
+    {"/etcdserverpb.Auth/RoleGet", "/v3/auth/role/get"},
+    {"/etcdserverpb.Auth/RoleList", "/v3/auth/role/list"},
+    {"/v3lockpb.Lock/Unlock", "/v3/lock/unlock"},
+    {"/v3electionpb.Election/Leader", "/v3/election/leader"},
+    {"/v3electionpb.Election/Proclaim", "/v3/election/proclaim"},
+    {"/v3electionpb.Election/Resign", "/v3/election/resign"},
 };
-std::array<Difference, 5> differences = {{
-    {.what = "header.cluster_id, member_id, raft_term", .why = "another cluster"},
-    {.what = "LeaseTimeToLive: TTL", .why = "time passes between the two answers"},
-    {.what = "LeaseTimeToLive: order of keys", .why = "etcd's is that of a hash table"},
-    // Not asked from here on. The generator ends such a delete behind its last key instead, and sorts by key.
-    {.what = "Range: sorted by what several keys have in common",
-     .why = "etcd's sort leaves their order, and with a limit the choice, to chance"},
-    {.what = "Txn: a put within a delete of everything from a key on",
-     .why = "etcd takes the end \"\\0\" for a key, sees no duplicate, and puts and deletes in one revision"},
-}};
 
-struct Ask {
-  std::string path;
-  std::unique_ptr<Message> request;
-  std::unique_ptr<Message> response;  // an empty one of its type
-};
+// The watch of everything, behind those that the generator asks for.
+constexpr size_t kEverything = kWatchStreams;
+constexpr Duration kPatience = std::chrono::seconds(30);
+constexpr Duration kWatchPatience = std::chrono::seconds(30);
+constexpr Duration kShortLease = std::chrono::seconds(1);
+// Of a body with several requests.
+constexpr size_t kReadBytes = 500;
+// Of a text that is printed.
+constexpr size_t kLineBytesMax = 400;
+constexpr ptrdiff_t kLinesBefore = 20;
+constexpr ptrdiff_t kLinesAfter = 20;
 
-template <class Request, class Response>
-Ask ask(const std::string& path, const Request& request) {
-  return {
-      .path = std::move(path), .request = std::make_unique<Request>(request), .response = std::make_unique<Response>()};
+std::string json_path_of(const std::string& path) {
+  const auto* const found = std::ranges::find(kJsonPaths, path, [](const auto& pair) { return pair[0]; });
+  return found == std::end(kJsonPaths) ? std::string() : std::string((*found)[1]);
 }
 
-// Few keys, so that requests meet; revisions around the newest; leases that stand, stood, or never did.
-class Generator {
- public:
-  explicit Generator(uint64_t seed) : random_(seed) {}
-  void see(int64_t revision) { revision_ = std::max(revision_, revision); }
+std::string decode_base64(std::string_view text) {
+  constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  uint32_t bits = 0;
+  int count = 0;
+  for (const char c : text) {
+    const size_t digit = kAlphabet.find(c);
+    if (digit == std::string_view::npos) break;
+    bits = (bits << 6) | static_cast<uint32_t>(digit);
+    count += 6;
+    if (count < 8) continue;
+    count -= 8;
+    out += static_cast<char>((bits >> count) & 0xff);
+  }
+  return out;
+}
 
-  Ask next() {
-    const uint64_t kind = random_.below(100);
-    if (kind < 30) return ask<etcdserverpb::PutRequest, etcdserverpb::PutResponse>("/etcdserverpb.KV/Put", put());
-    if (kind < 55) {
-      return ask<etcdserverpb::RangeRequest, etcdserverpb::RangeResponse>("/etcdserverpb.KV/Range", range());
-    }
-    if (kind < 63) {
-      return ask<etcdserverpb::DeleteRangeRequest, etcdserverpb::DeleteRangeResponse>("/etcdserverpb.KV/DeleteRange",
-                                                                                      remove());
-    }
-    if (kind < 88) return ask<etcdserverpb::TxnRequest, etcdserverpb::TxnResponse>("/etcdserverpb.KV/Txn", txn(0));
-    if (kind < 92) {
-      etcdserverpb::LeaseGrantRequest request;
-      request.set_id(lease());
-      request.set_ttl(one_in(20) ? 9'000'000'001 : 100'000 + static_cast<int64_t>(random_.below(1000)));
-      // Zero lets the server choose: another id on each.
-      if (request.id() == 0) request.set_id(1);
-      return ask<etcdserverpb::LeaseGrantRequest, etcdserverpb::LeaseGrantResponse>("/etcdserverpb.Lease/LeaseGrant",
-                                                                                    request);
-    }
-    if (kind < 94) {
-      etcdserverpb::LeaseRevokeRequest request;
-      request.set_id(lease());
-      return ask<etcdserverpb::LeaseRevokeRequest, etcdserverpb::LeaseRevokeResponse>("/etcdserverpb.Lease/LeaseRevoke",
-                                                                                      request);
-    }
-    if (kind < 96) {
-      etcdserverpb::LeaseTimeToLiveRequest request;
-      request.set_id(lease());
-      request.set_keys(one_in(2));
-      return ask<etcdserverpb::LeaseTimeToLiveRequest, etcdserverpb::LeaseTimeToLiveResponse>(
-          "/etcdserverpb.Lease/LeaseTimeToLive", request);
-    }
-    etcdserverpb::CompactionRequest request;
-    request.set_revision(revision_ + static_cast<int64_t>(random_.below(60)) - 55);
-    request.set_physical(one_in(2));
-    return ask<etcdserverpb::CompactionRequest, etcdserverpb::CompactionResponse>("/etcdserverpb.KV/Compact", request);
-  }
+std::string to_json(const Message& message, const Ask& ask) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = !ask.in_camel_case;
+  options.always_print_enums_as_ints = ask.enums_as_numbers;
+  options.always_print_primitive_fields = ask.with_defaults;
+  std::string json;
+  if (!google::protobuf::util::MessageToJsonString(message, &json, options).ok()) return "unprintable";
+  return json;
+}
 
- private:
-  bool one_in(uint64_t n) { return random_.below(n) == 0; }
-  std::string key() {
-    if (one_in(100)) return {};
-    std::string key = fmt::format("k{}", random_.below(20));
-    if (one_in(5)) key += fmt::format("/{}", random_.below(5));
-    return key;
-  }
-  std::string range_end() {
-    switch (random_.below(6)) {
-      case 0:
-        return key();
-      case 1:
-        return std::string(1, '\0');
-      case 2:
-        return "k1~";
-      default:
-        return {};
-    }
-  }
-  int64_t lease() { return static_cast<int64_t>(random_.below(12)); }
-  int64_t near_revision() { return std::max<int64_t>(0, revision_ + static_cast<int64_t>(random_.below(44)) - 40); }
-  etcdserverpb::PutRequest put() {
-    etcdserverpb::PutRequest request;
-    request.set_key(key());
-    if (!one_in(8)) request.set_value(fmt::format("v{}", random_.below(50)));
-    if (one_in(6)) request.set_lease(lease());
-    request.set_prev_kv(one_in(2));
-    if (one_in(20)) {
-      request.set_ignore_value(true);
-      if (!one_in(4)) request.clear_value();
-    }
-    if (one_in(20)) {
-      request.set_ignore_lease(true);
-      if (!one_in(4)) request.clear_lease();
-    }
-    return request;
-  }
-  etcdserverpb::RangeRequest range() {
-    etcdserverpb::RangeRequest request;
-    request.set_key(key());
-    request.set_range_end(range_end());
-    if (one_in(3)) request.set_limit(static_cast<int64_t>(random_.below(5)));
-    if (one_in(3)) request.set_revision(near_revision());
-    if (one_in(2)) {
-      request.set_sort_order(static_cast<etcdserverpb::RangeRequest::SortOrder>(random_.below(3)));
-      if (random_.below(5) != 0) ++differences[3].hits;
-    }
-    request.set_serializable(one_in(4));
-    request.set_keys_only(one_in(6));
-    request.set_count_only(one_in(10));
-    if (one_in(8)) request.set_min_mod_revision(near_revision());
-    if (one_in(8)) request.set_max_mod_revision(near_revision());
-    if (one_in(8)) request.set_min_create_revision(near_revision());
-    if (one_in(8)) request.set_max_create_revision(near_revision());
-    return request;
-  }
-  etcdserverpb::DeleteRangeRequest remove() {
-    etcdserverpb::DeleteRangeRequest request;
-    request.set_key(key());
-    if (one_in(2)) request.set_range_end(range_end());
-    request.set_prev_kv(one_in(2));
-    return request;
-  }
-  etcdserverpb::Compare compare() {
-    etcdserverpb::Compare compare;
-    compare.set_key(key());
-    if (one_in(5)) compare.set_range_end(range_end());
-    compare.set_result(static_cast<etcdserverpb::Compare::CompareResult>(random_.below(4)));
-    switch (random_.below(5)) {
-      case 0:
-        compare.set_target(etcdserverpb::Compare::VERSION);
-        compare.set_version(static_cast<int64_t>(random_.below(4)));
-        break;
-      case 1:
-        compare.set_target(etcdserverpb::Compare::CREATE);
-        compare.set_create_revision(one_in(2) ? 0 : near_revision());
-        break;
-      case 2:
-        compare.set_target(etcdserverpb::Compare::MOD);
-        compare.set_mod_revision(one_in(2) ? 0 : near_revision());
-        break;
-      case 3:
-        compare.set_target(etcdserverpb::Compare::VALUE);
-        compare.set_value(fmt::format("v{}", random_.below(50)));
-        break;
-      default:
-        compare.set_target(etcdserverpb::Compare::LEASE);
-        compare.set_lease(lease());
-        break;
-    }
-    return compare;
-  }
-  void add_operations(google::protobuf::RepeatedPtrField<etcdserverpb::RequestOp>* operations, int depth) {
-    for (uint64_t count = random_.below(4); count > 0; --count) {
-      etcdserverpb::RequestOp& operation = *operations->Add();
-      switch (random_.below(depth < 2 ? 10 : 8)) {
-        case 0:
-        case 1:
-        case 2:
-          *operation.mutable_request_range() = range();
-          break;
-        case 3:
-        case 4:
-          *operation.mutable_request_delete_range() = remove();
-          if (operation.request_delete_range().range_end() == std::string(1, '\0')) {
-            ++differences[4].hits;
-            operation.mutable_request_delete_range()->set_range_end("k~");
-          }
-          break;
-        case 5:
-        case 6:
-        case 7:
-          *operation.mutable_request_put() = put();
-          break;
-        default:
-          *operation.mutable_request_txn() = txn(depth + 1);
-      }
-    }
-  }
-  etcdserverpb::TxnRequest txn(int depth) {
-    etcdserverpb::TxnRequest request;
-    for (uint64_t count = random_.below(3); count > 0; --count) *request.add_compare() = compare();
-    add_operations(request.mutable_success(), depth);
-    add_operations(request.mutable_failure(), depth);
-    return request;
-  }
+// What gRPC said, as JSON would say it.
+std::optional<Json> to_tree(ByteView bytes, const Message& type) {
+  const std::unique_ptr<Message> message(type.New());
+  if (!message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return std::nullopt;
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  if (!google::protobuf::util::MessageToJsonString(*message, &json, options).ok()) return std::nullopt;
+  return parse_json(json);
+}
 
-  Random random_;
-  int64_t revision_ = 1;
-};
+std::string shortened(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    out += text.substr(0, std::min(end, kLineBytesMax));
+    if (end > kLineBytesMax) out += fmt::format("... ({} bytes)", end);
+    out += '\n';
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return out;
+}
 
-// One of the two servers.
+// Both texts around where they part, and which line that is.
+std::string side_by_side(const std::string& ours, const std::string& theirs) {
+  const auto parted = std::ranges::mismatch(ours, theirs).in1 - ours.begin();
+  const auto line = std::count(ours.begin(), ours.begin() + parted, '\n');
+  const auto around = [line](std::string_view text) {
+    std::string out;
+    for (ptrdiff_t i = 0; !text.empty() && i <= line + kLinesAfter; ++i) {
+      const size_t end = std::min(text.find('\n'), text.size());
+      if (i + kLinesBefore >= line) out += shortened(text.substr(0, end));
+      text.remove_prefix(std::min(end + 1, text.size()));
+    }
+    return out;
+  };
+  return fmt::format("from line {}, parting in line {}\nconclave:\n{}etcd:\n{}",
+                     std::max<ptrdiff_t>(line - kLinesBefore, 0) + 1, line + 1, around(ours), around(theirs));
+}
+
+// A server.
 struct System {
   std::string name;
   std::unique_ptr<net::Channel> channel;
-  std::unique_ptr<net::ClientCall> watch;
-  net::GrpcStatus status;
-  std::string message;
-  std::vector<std::string> events;
-  int64_t seen = 0;  // newest revision of an event
+  std::unique_ptr<HttpClient> http;
+  std::unique_ptr<net::ClientCall> call;               // of Ask::Shape::kStream
+  std::unordered_map<int64_t, int64_t> leases;         // that it chose, by the generator's name
+  std::unordered_map<std::string, std::string> names;  // the other way
+  std::array<SaidStream, kWatchStreams + 1> streams;
+  // The answer to the request under way.
   bool answered = false;
+  std::string error;
+  std::vector<Json> messages;
 };
 
-void clear_ids(Message& message) {
-  const auto* field = message.GetDescriptor()->FindFieldByName("header");
-  auto* header = dynamic_cast<etcdserverpb::ResponseHeader*>(message.GetReflection()->MutableMessage(&message, field));
-  header->clear_cluster_id();
-  header->clear_member_id();
-  header->clear_raft_term();
+// Ids of leases that the generator knows by names of its own.
+void name_leases(Message& message, const std::unordered_map<int64_t, int64_t>& leases) {
+  if (leases.empty()) return;
+  const auto& reflection = *message.GetReflection();
+  std::vector<const FieldDescriptor*> fields;
+  reflection.ListFields(message, &fields);
+  for (const FieldDescriptor* field : fields) {
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      if (!field->is_repeated()) {
+        name_leases(*reflection.MutableMessage(&message, field), leases);
+      } else {
+        for (int i = 0; i < reflection.FieldSize(message, field); ++i) {
+          name_leases(*reflection.MutableRepeatedMessage(&message, field, i), leases);
+        }
+      }
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_INT64 && !field->is_repeated() &&
+               (field->name() == "lease" || field->name() == "ID")) {
+      const auto found = leases.find(reflection.GetInt64(message, field));
+      if (found != leases.end()) reflection.SetInt64(&message, field, found->second);
+    }
+  }
 }
 
-// As text, without what may differ.
-std::string comparable(const System& system, const Message& type) {
-  if (!system.status.ok()) return fmt::format("{} {}", system.status.code, system.status.message);
-  const std::unique_ptr<Message> message(type.New());
-  if (!message->ParseFromString(system.message)) return "unreadable";
-  clear_ids(*message);
-  if (auto* lease = dynamic_cast<etcdserverpb::LeaseTimeToLiveResponse*>(message.get())) {
-    if (lease->ttl() > 0) {
-      lease->set_ttl(1);
-      ++differences[1].hits;
+void name_leases(Json& json, const std::unordered_map<std::string, std::string>& names) {
+  for (Json& each : json.list) name_leases(each, names);
+  for (auto& [name, member] : json.members) {
+    if (name == "lease" || name == "ID") {
+      const auto found = names.find(member.text);
+      if (found != names.end()) member.text = found->second;
     }
-    if (!std::ranges::is_sorted(lease->keys())) ++differences[2].hits;
-    std::ranges::sort(*lease->mutable_keys());
+    name_leases(member, names);
   }
-  return message->DebugString();
+}
+
+void hide_cluster(Json& response) {
+  Json* const header = response.find("header");
+  if (header == nullptr) return;
+  for (const std::string name : {"cluster_id", "member_id", "raft_term"}) {
+    if (Json* const id = header->find(name)) id->text = "some";
+  }
+  hit(Differs::kHeader);
+}
+
+void settle_ties(const etcdserverpb::RangeRequest& request, Json& response) {
+  constexpr std::string_view kNames[] = {"key", "version", "create_revision", "mod_revision", "value"};
+  Json* const found = response.find("kvs");
+  if (request.sort_target() == etcdserverpb::RangeRequest::KEY || found == nullptr) return;
+  std::vector<Json>& kvs = found->list;
+  const std::string target(kNames[request.sort_target()]);
+  const auto key = [](const Json& kv) { return kv.text_of("key"); };
+  bool any = false;
+  for (size_t begin = 0; begin < kvs.size();) {
+    size_t end = begin + 1;
+    while (end < kvs.size() && kvs[end].text_of(target) == kvs[begin].text_of(target)) ++end;
+    std::ranges::sort(kvs.begin() + static_cast<ptrdiff_t>(begin), kvs.begin() + static_cast<ptrdiff_t>(end), {}, key);
+    any |= end - begin > 1;
+    if (end == kvs.size() && response.is_true("more")) {
+      any = true;
+      for (; begin < end; ++begin) {
+        std::erase_if(kvs[begin].members, [&target](const auto& member) { return member.first != target; });
+      }
+    }
+    begin = end;
+  }
+  if (any) hit(Differs::kTies);
+}
+
+void settle_ties(const etcdserverpb::TxnRequest& request, Json& response) {
+  const auto& operations = response.is_true("succeeded") ? request.success() : request.failure();
+  Json* const responses = response.find("responses");
+  if (responses == nullptr) return;
+  for (int i = 0; i < operations.size() && static_cast<size_t>(i) < responses->list.size(); ++i) {
+    Json& each = responses->list[static_cast<size_t>(i)];
+    Json* const range = each.find("response_range");
+    Json* const txn = each.find("response_txn");
+    if (range != nullptr && operations[i].has_request_range()) settle_ties(operations[i].request_range(), *range);
+    if (txn != nullptr && operations[i].has_request_txn()) settle_ties(operations[i].request_txn(), *txn);
+  }
+}
+
+void settle_leases(const Message& request, Json& response) {
+  if (request.GetDescriptor() == etcdserverpb::LeaseTimeToLiveRequest::descriptor()) {
+    if (response.number("TTL") > 0) {
+      response.find("TTL")->text = "some";
+      hit(Differs::kLeaseTime);
+    }
+    if (Json* const keys = response.find("keys")) {
+      if (!std::ranges::is_sorted(keys->list, {}, &Json::text)) hit(Differs::kLeaseKeys);
+      std::ranges::sort(keys->list, {}, &Json::text);
+    }
+  }
+  if (request.GetDescriptor() == etcdserverpb::LeaseLeasesRequest::descriptor()) {
+    if (Json* const leases = response.find("leases")) {
+      const auto id = [](const Json& lease) { return lease.text_of("ID"); };
+      if (!std::ranges::is_sorted(leases->list, {}, id)) hit(Differs::kLeases);
+      std::ranges::sort(leases->list, {}, id);
+    }
+  }
 }
 
 class Comparison {
  public:
-  Comparison(net::Loop& loop, std::vector<uint16_t> ports, uint64_t seed, uint64_t requests)
-      : loop_(loop), generator_(seed), left_(requests) {
-    for (const uint16_t port : ports) {
-      auto& system = systems_[port == ports[0] ? 0 : 1];
-      system.name = port == ports[0] ? "conclave" : "etcd";
-      system.channel = net::Channel::make(loop, "127.0.0.1", port);
-      system.watch =
-          system.channel->open("/etcdserverpb.Watch/Watch",
-                               {.on_message = [this, &system](ByteView message) { on_events(system, message); },
-                                .on_finished =
-                                    [this, &system](const net::GrpcStatus& status) {
-                                      complain(fmt::format("the watch of {} ended: {}", system.name, status.message));
-                                    }});
-      etcdserverpb::WatchRequest request;
-      request.mutable_create_request()->set_key(std::string(1, '\0'));
-      request.mutable_create_request()->set_range_end(std::string(1, '\0'));
-      request.mutable_create_request()->set_prev_kv(true);
-      system.watch->send(request.SerializeAsString());
+  struct Options {
+    std::vector<uint16_t> ports;  // of conclave and of etcd
+    uint64_t seed = 1;
+    uint64_t requests = 0;
+    bool over_json = false;
+  };
+  Comparison(net::Loop& loop, const Options& options)
+      : loop_(loop), options_(options), generator_(options.seed), left_(options.requests) {
+    for (size_t i = 0; i < 2; ++i) {
+      systems_[i].name = i == 0 ? "conclave" : "etcd";
+      systems_[i].channel = net::Channel::make(loop, "127.0.0.1", options.ports[i]);
+      systems_[i].http = std::make_unique<HttpClient>(loop, options.ports[i]);
     }
+    etcdserverpb::WatchRequest everything;
+    everything.mutable_create_request()->set_key(std::string(1, '\0'));
+    everything.mutable_create_request()->set_range_end(std::string(1, '\0'));
+    everything.mutable_create_request()->set_prev_kv(true);
+    ask_.shape = Ask::Shape::kWatch;
+    ask_.path = "/etcdserverpb.Watch/Watch";
+    ask_.requests.push_back(std::make_unique<etcdserverpb::WatchRequest>(everything));
+    ask_.stream = kEverything;
+    ask_.begins_stream = true;
+    send_watch();
+    settle();
   }
 
-  void next() {
-    if (left_ == 0) return finish();
-    --left_;
-    ++asked_;
-    ask_ = generator_.next();
-    // An event's previous value is read when the event is sent: it must not be compacted meanwhile.
-    waits_ = ask_.path == "/etcdserverpb.KV/Compact";
-    if (!waits_ || all_seen()) send();
-  }
   [[nodiscard]] int exit_code() const { return exit_code_; }
 
  private:
-  void send() {
-    waits_ = false;
+  void next() {
+    if (over_) return;
+    if (left_ == 0) return finish();
+    --left_;
+    ++asked_;
+    const Instant before = asked_at_;
+    asked_at_ = loop_.now();
+    ask_ = generator_.next();
+    skip_ = ask_.is_of_short_lease ? before : asked_at_;
+    if (options_.over_json && json_path_of(ask_.path).empty()) {
+      hit(Differs::kHashPath);
+      loop_.post([this] { next(); });
+      return;
+    }
+    if (options_.over_json && ask_.shape != Ask::Shape::kUnary) shorten_body();
+    if (ask_.shape == Ask::Shape::kWatch) {
+      send_watch();
+      settle();
+      return;
+    }
+    if (const auto* compaction = dynamic_cast<const etcdserverpb::CompactionRequest*>(ask_.requests[0].get())) {
+      end_streams_behind(compaction->revision());
+    }
     for (System& system : systems_) {
       system.answered = false;
-      system.channel->call(ask_.path, ask_.request->SerializeAsString(), std::chrono::seconds(30),
-                           [this, &system](const net::GrpcStatus& status, ByteView message) {
-                             system.answered = true;
-                             system.status = status;
-                             system.message = message;
-                             if (std::ranges::all_of(systems_, &System::answered)) compare();
-                           });
+      system.error.clear();
+      system.messages.clear();
+      if (options_.over_json) {
+        send_json(system);
+      } else {
+        send_grpc(system);
+      }
     }
   }
 
-  // Both watches have all that was written.
-  [[nodiscard]] bool all_seen() const {
-    return std::ranges::all_of(systems_, [this](const System& system) { return system.seen >= revision_; });
+  // ---- Requests with an end ----
+
+  std::vector<std::unique_ptr<Message>> requests_for(const System& system) const {
+    std::vector<std::unique_ptr<Message>> requests;
+    for (const auto& request : ask_.requests) {
+      requests.emplace_back(request->New())->CopyFrom(*request);
+      name_leases(*requests.back(), system.leases);
+    }
+    return requests;
   }
 
-  void complain(const std::string& what) {
-    if (over_) return;
-    fmt::print("{}\n", what);
-    exit_code_ = 1;
-    over_ = true;
-    loop_.stop();
+  std::string body_for(const System& system) const {
+    std::string body;
+    for (const auto& request : requests_for(system)) body += to_json(*request, ask_) + "\n";
+    return body;
+  }
+
+  // etcd reads no more of a body once its answer begins. What it reads at a time is not lost.
+  void shorten_body() {
+    const auto is_long = [this] {
+      return std::ranges::any_of(systems_,
+                                 [this](const System& system) { return body_for(system).size() > kReadBytes; });
+    };
+    if (is_long()) ask_.with_defaults = false;
+    while (ask_.requests.size() > 1 && is_long()) {
+      ask_.requests.pop_back();
+      hit(Differs::kLongBody);
+    }
+  }
+
+  void send_grpc(System& system) {
+    const auto requests = requests_for(system);
+    if (ask_.shape == Ask::Shape::kUnary) {
+      system.channel->call(ask_.path, requests[0]->SerializeAsString(), kPatience,
+                           [this, &system](const net::GrpcStatus& status, ByteView message) {
+                             if (status.ok()) take(system, to_tree(message, *ask_.response));
+                             answered(system, status);
+                           });
+      return;
+    }
+    system.call = system.channel->open(
+        ask_.path, {.on_message = [this, &system](ByteView message) { take(system, to_tree(message, *ask_.response)); },
+                    .on_finished = [this, &system](const net::GrpcStatus& status) { answered(system, status); }});
+    for (const auto& request : requests) system.call->send(request->SerializeAsString());
+    system.call->half_close();
+  }
+
+  void take(System& system, const std::optional<Json>& message) {
+    if (!message) return complain(fmt::format("{} sent what cannot be read", system.name));
+    system.messages.push_back(*message);
+  }
+
+  void answered(System& system, const net::GrpcStatus& status) {
+    if (!status.ok()) system.error = fmt::format("{} {}", status.code, status.message);
+    answered(system);
+  }
+
+  void answered(System& system) {
+    system.answered = true;
+    if (!std::ranges::all_of(systems_, &System::answered)) return;
+    loop_.post([this] { compare(); });
+  }
+
+  void send_json(System& system) {
+    system.http->send("POST", json_path_of(ask_.path), body_for(system), [this, &system](HttpReply& reply) {
+      if (reply.status == 0) return complain(fmt::format("{} ended the connection", system.name));
+      if (!reply.whole) return;
+      read_json(system, reply);
+      answered(system);
+    });
+  }
+
+  void read_json(System& system, const HttpReply& reply) {
+    std::optional<Json> error;
+    int status = reply.status;
+    if (status != 200) error = parse_json(reply.body);
+    if (status == 412 && error && error->number("code") == 9) {
+      status = 400;
+      hit(Differs::kPrecondition);
+    }
+    const auto type = reply.fields.find("content-type");
+    const std::string head =
+        fmt::format("HTTP {}, {}", status, type == reply.fields.end() ? "no content-type" : type->second);
+    if (reply.status != 200) {
+      if (!error) {
+        system.error = head + "\n" + reply.body;
+        return;
+      }
+      if (const Json* const details = error->find("details"); details != nullptr && details->list.empty()) {
+        error->members.erase("details");
+        hit(Differs::kErrorDetails);
+      }
+      system.error = head + "\n" + to_text(*error);
+      return;
+    }
+    if (head != "HTTP 200, application/json") return complain(fmt::format("{}: {}", system.name, head));
+    if (ask_.shape == Ask::Shape::kUnary) return take(system, parse_json(reply.body));
+    size_t begin = 0;
+    while (begin < reply.body.size()) {
+      const size_t end = reply.body.find('\n', begin);
+      if (end == std::string::npos) return complain(fmt::format("{}: a line without an end", system.name));
+      std::optional<Json> line = parse_json(std::string_view(reply.body).substr(begin, end - begin));
+      Json* const result = line ? line->find("result") : nullptr;
+      if (result == nullptr || line->members.size() != 1) {
+        return complain(fmt::format("{}: a line without a result: {}", system.name, reply.body));
+      }
+      take(system, *result);
+      begin = end + 1;
+    }
+  }
+
+  // As text, without what may differ.
+  std::string comparable(System& system) const {
+    if (!system.error.empty()) return system.error;
+    std::string text;
+    for (Json& message : system.messages) {
+      hide_cluster(message);
+      name_leases(message, system.names);
+      const Message& request = *ask_.requests[0];
+      settle_leases(request, message);
+      if (const auto* range = dynamic_cast<const etcdserverpb::RangeRequest*>(&request)) settle_ties(*range, message);
+      if (const auto* txn = dynamic_cast<const etcdserverpb::TxnRequest*>(&request)) settle_ties(*txn, message);
+      text += to_text(message) + "\n";
+    }
+    return text;
   }
 
   void compare() {
     if (over_) return;
-    const std::string ours = comparable(systems_[0], *ask_.response);
-    const std::string theirs = comparable(systems_[1], *ask_.response);
-    ++differences[0].hits;
-    if (ours != theirs) {
-      return complain(fmt::format("request {}: {}\n{}\nconclave:\n{}\netcd:\n{}", asked_, ask_.path,
-                                  ask_.request->DebugString(), ours, theirs));
-    }
-    if (systems_[0].status.ok()) {
-      etcdserverpb::PutResponse any;  // its header is where every response has it
-      if (any.ParseFromString(systems_[0].message)) generator_.see(any.header().revision());
-      if (any.header().revision() > 1) revision_ = std::max(revision_, any.header().revision());
+    if (ask_.chosen_lease != 0) name_chosen_lease();
+    if (loop_.now() - skip_ > kShortLease && ask_.is_of_short_lease) {
+      hit(Differs::kLeaseShort);
     } else {
+      const std::string ours = comparable(systems_[0]);
+      const std::string theirs = comparable(systems_[1]);
+      if (ours != theirs) return complain("they answer\n" + side_by_side(ours, theirs));
+    }
+    if (!systems_[0].error.empty()) {
       ++refused_;
+    } else if (!systems_[0].messages.empty()) {
+      const Json* const header = systems_[0].messages[0].find("header");
+      if (header != nullptr) revision_ = std::max(revision_, header->number("revision"));
+      generator_.see_revision(revision_);
+      if (const auto* compaction = dynamic_cast<const etcdserverpb::CompactionRequest*>(ask_.requests[0].get())) {
+        compacted_ = compaction->revision();
+        generator_.see_compaction(compacted_);
+      }
+    }
+    settle();
+  }
+
+  void name_chosen_lease() {
+    const std::string name = std::to_string(ask_.chosen_lease);
+    for (System& system : systems_) {
+      if (system.messages.empty()) continue;
+      const int64_t id = system.messages[0].number("ID");
+      system.leases.emplace(ask_.chosen_lease, id);
+      system.names.emplace(std::to_string(id), name);
+      hit(Differs::kLeaseChosen);
+    }
+  }
+
+  // ---- Watches ----
+
+  void send_watch() {
+    const size_t at = ask_.stream;
+    const bool begins = ask_.begins_stream || options_.over_json || systems_[0].streams[at].call == nullptr;
+    if (begins) expected_[at].begin();
+    std::erase_if(ask_.requests, [this, at](const auto& request) {
+      auto& watch = dynamic_cast<etcdserverpb::WatchRequest&>(*request);
+      if (watch.has_create_request() && watch.create_request().start_revision() == compacted_ && deletes(compacted_)) {
+        hit(Differs::kDeletedThere);
+        watch.mutable_create_request()->set_start_revision(compacted_ + 1);
+      }
+      if (!expected_[at].may_take(watch)) {
+        hit(Differs::kEndedId);
+        return true;
+      }
+      expected_[at].take(watch, revision_, compacted_, written_);
+      return false;
+    });
+    for (System& system : systems_) {
+      SaidStream& stream = system.streams[at];
+      if (begins) {
+        stream = {};
+        open_watch(system, at);
+      }
+      if (options_.over_json) continue;
+      for (const auto& request : ask_.requests) stream.call->send(request->SerializeAsString());
+    }
+  }
+
+  [[nodiscard]] bool deletes(int64_t revision) const {
+    const auto found = std::ranges::equal_range(written_, revision, {}, &WrittenEvent::revision);
+    return std::ranges::any_of(found, &WrittenEvent::is_delete);
+  }
+
+  void end_streams_behind(int64_t revision) {
+    for (size_t at = 0; at < kWatchStreams; ++at) {
+      if (!expected_[at].may_be_behind(revision)) continue;
+      hit(Differs::kBehind);
+      expected_[at].begin();
+      for (System& system : systems_) system.streams[at] = {};
+    }
+  }
+
+  void open_watch(System& system, size_t at) {
+    SaidStream& stream = system.streams[at];
+    if (!options_.over_json) {
+      stream.call = system.channel->open(
+          ask_.path,
+          {.on_message = [this, &system,
+                          at](ByteView message) { hear(system, at, to_tree(message, etcdserverpb::WatchResponse())); },
+           .on_finished =
+               [this, &system](const net::GrpcStatus& status) {
+                 complain(fmt::format("a watch of {} ended: {}", system.name, status.message));
+               }});
+      return;
+    }
+    stream.http = std::make_unique<HttpClient>(loop_, options_.ports[&system == &systems_[0] ? 0 : 1]);
+    stream.http->send("POST", json_path_of(ask_.path), body_for(system), [this, &system, at](HttpReply& reply) {
+      if (reply.status != 200 || reply.whole) {
+        return complain(fmt::format("a watch of {} ended: {} {}", system.name, reply.status, reply.body));
+      }
+      for (size_t end = reply.body.find('\n'); end != std::string::npos; end = reply.body.find('\n')) {
+        const std::optional<Json> line = parse_json(std::string_view(reply.body).substr(0, end));
+        const Json* const result = line ? line->find("result") : nullptr;
+        hear(system, at, result == nullptr ? std::nullopt : std::optional<Json>(*result));
+        reply.body.erase(0, end + 1);
+      }
+    });
+  }
+
+  void hear(System& system, size_t at, std::optional<Json> response) {
+    if (over_) return;
+    if (!response) return complain(fmt::format("a watch of {} sent what cannot be read", system.name));
+    SaidStream& stream = system.streams[at];
+    hide_cluster(*response);
+    name_leases(*response, system.names);
+    const int64_t id = response->number("watch_id");
+    Json* const header = response->find("header");
+    if (response->number("compact_revision") > 0 && header != nullptr && header->find("revision") == nullptr) {
+      header->members.emplace("revision", Json::of_text(std::to_string(revision_)));
+      hit(Differs::kCompactedHeader);
+    }
+    std::vector<std::string>& lines = stream.lines[id];
+    const Json* const events = response->find("events");
+    if (events == nullptr) {
+      lines.push_back(to_text(*response));
+      ++stream.count;
+    } else {
+      hear_events(system, at, id, *response, *events);
+    }
+    if (settling_) loop_.post([this] { settle_on(); });
+  }
+
+  void hear_events(System& system, size_t at, int64_t id, const Json& response, const Json& events) {
+    SaidStream& stream = system.streams[at];
+    std::vector<std::string>& lines = stream.lines[id];
+    Json head = response;
+    head.members.erase("events");
+    const bool is_part = head.members.erase("fragment") > 0;
+    for (const Json& event : events.list) {
+      const Json* const kv = event.find("kv");
+      const int64_t revision = kv == nullptr ? 0 : kv->number("mod_revision");
+      // One revision is in one response, unless it says that it is a part.
+      const bool is_first = &event == &events.list.front();
+      if (is_first && revision == stream.newest[id] && stream.parts[id] != revision) {
+        return complain(fmt::format("a watch of {} has revision {} in several responses", system.name, revision));
+      }
+      stream.newest[id] = revision;
+      lines.push_back(to_text(head) + " " + to_text(event));
+      ++stream.count;
+      if (at != kEverything || kv == nullptr) continue;
+      seen_[&system == &systems_[0] ? 0 : 1] = revision;
+      if (&system != &systems_[0]) continue;
+      written_.push_back({.revision = revision,
+                          .is_delete = event.text_of("type") == "DELETE",
+                          .key = decode_base64(kv->text_of("key"))});
+      for (ExpectedStream& expected : expected_) expected.written(written_.back());
+    }
+    stream.parts[id] = is_part ? stream.newest[id] : 0;
+  }
+
+  // Waits for all that the watches owe, compares it, and goes on.
+  void settle() {
+    if (over_) return;
+    settling_ = true;
+    settle_on();
+    if (!settling_ || over_) return;
+    patience_ = loop_.call_at(loop_.now() + kWatchPatience, [this] {
+      patience_ = 0;
+      complain("what the watches owe has not come\n" + owed() + compare_streams());
+    });
+  }
+
+  void settle_on() {
+    if (!settling_ || over_) return;
+    if (std::ranges::any_of(seen_, [this](int64_t seen) { return seen < revision_; })) return;
+    for (size_t at = 0; at < expected_.size(); ++at) {
+      for (const System& system : systems_) {
+        const uint64_t due = expected_[at].lines();
+        const uint64_t count = system.streams[at].count;
+        if (count > due)
+          return complain(fmt::format("{} says more than it should\n", system.name) + owed() + compare_streams());
+        if (count < due) return;
+      }
+    }
+    settling_ = false;
+    if (patience_ != 0) loop_.cancel(std::exchange(patience_, 0));
+    if (const std::string differing = compare_streams(); !differing.empty()) return complain(differing);
+    for (System& system : systems_) {
+      for (SaidStream& stream : system.streams) stream.lines.clear();
     }
     loop_.post([this] { next(); });
   }
 
-  void on_events(System& system, ByteView message) {
-    etcdserverpb::WatchResponse response;
-    if (!response.ParseFromArray(message.data(), static_cast<int>(message.size())) || response.canceled()) {
-      return complain(fmt::format("the watch of {}: {}", system.name, response.ShortDebugString()));
+  // Who has said how much of what is due, where anything is missing.
+  std::string owed() const {
+    std::string all;
+    for (size_t at = 0; at < expected_.size(); ++at) {
+      const uint64_t due = expected_[at].lines();
+      const uint64_t ours = systems_[0].streams[at].count;
+      const uint64_t theirs = systems_[1].streams[at].count;
+      if (ours != due || theirs != due) {
+        all += fmt::format("stream {}: {} lines are due, conclave said {}, etcd {}\n", at, due, ours, theirs);
+      }
     }
-    if (response.created() && ++created_ == 2) loop_.post([this] { next(); });
-    for (const mvccpb::Event& event : response.events()) {
-      system.events.push_back(event.ShortDebugString());
-      system.seen = std::max(system.seen, event.kv().mod_revision());
+    return all + fmt::format("events up to revision {} and {} of {}, compacted at {}\n", seen_[0], seen_[1], revision_,
+                             compacted_);
+  }
+
+  // Empty: all said the same.
+  std::string compare_streams() {
+    std::string all;
+    for (size_t at = 0; at < expected_.size(); ++at) {
+      std::array<std::string, 2> texts;
+      for (size_t i = 0; i < 2; ++i) {
+        for (auto& [id, lines] : systems_[i].streams[at].lines) {
+          // Refusals, and answers to requests for progress, which wait for those that are behind.
+          if (id == -1) std::ranges::sort(lines);
+          for (const std::string& line : lines) texts[i] += line + "\n";
+        }
+      }
+      if (texts[0] == texts[1]) continue;
+      all +=
+          fmt::format("stream {}, of which {} lines are due and {} and {} came:\n{}", at, expected_[at].lines(),
+                      systems_[0].streams[at].count, systems_[1].streams[at].count, side_by_side(texts[0], texts[1]));
     }
-    if (!waits_ || !all_seen()) return;
-    if (finishing_) {
-      finish();
-    } else {
-      send();
+    return all;
+  }
+
+  // ---- The end ----
+
+  void complain(const std::string& what) {
+    if (over_) return;
+    over_ = true;
+    exit_code_ = 1;
+    fmt::print("request {} over {}, seed {}: {}\n", asked_, options_.over_json ? "JSON" : "gRPC", options_.seed,
+               ask_.path);
+    for (const auto& request : ask_.requests) fmt::print("{}", shortened(request->DebugString()));
+    if (options_.over_json) {
+      for (const System& system : systems_) {
+        fmt::print("POST {}  (to {})\n{}", json_path_of(ask_.path), system.name, shortened(body_for(system)));
+      }
     }
+    fmt::print("{}\nagain: tests/differential/differential.py --over {} --seed {} --requests {}\n", what,
+               options_.over_json ? "json" : "grpc", options_.seed, asked_);
+    loop_.stop();
   }
 
   void finish() {
-    waits_ = finishing_ = true;
-    if (!all_seen() || systems_[0].events.size() != systems_[1].events.size()) {
-      if (give_up_ == 0) {
-        give_up_ = loop_.call_at(loop_.now() + std::chrono::seconds(10), [this] {
-          complain(fmt::format("events: {} up to revision {} and {} up to revision {}", systems_[0].events.size(),
-                               systems_[0].seen, systems_[1].events.size(), systems_[1].seen));
-        });
-      }
-      return;
-    }
-    for (size_t i = 0; i < systems_[0].events.size(); ++i) {
-      if (systems_[0].events[i] == systems_[1].events[i]) continue;
-      return complain(
-          fmt::format("event {}:\nconclave: {}\netcd:     {}", i, systems_[0].events[i], systems_[1].events[i]));
-    }
-    if (over_) return;
     over_ = true;
-    fmt::print("{} requests, {} refused alike, {} events, up to revision {}: no difference but\n", asked_, refused_,
-               systems_[0].events.size(), revision_);
-    for (const Difference& difference : differences) {
+    fmt::print("{} requests over {}, seed {}, {} refused alike, {} events, up to revision {}: no difference but\n",
+               asked_, options_.over_json ? "JSON" : "gRPC", options_.seed, refused_, written_.size(), revision_);
+    for (const Difference& difference : differences()) {
       fmt::print("  {:>8}  {}: {}\n", difference.hits, difference.what, difference.why);
     }
     if (refused_ * 2 > asked_) {
@@ -397,36 +716,42 @@ class Comparison {
   }
 
   net::Loop& loop_;
+  const Options options_;
   Generator generator_;
   std::array<System, 2> systems_;
+  std::array<ExpectedStream, kWatchStreams + 1> expected_;
+  std::vector<WrittenEvent> written_;
+  std::array<int64_t, 2> seen_ = {1, 1};  // newest revision of an event, by the watch of everything
   Ask ask_;
+  Instant asked_at_{};
+  Instant skip_{};  // when what the request under way rests on was asked
   uint64_t left_;
   uint64_t asked_ = 0;
   uint64_t refused_ = 0;
-  int64_t revision_ = 0;  // newest that wrote something
-  int created_ = 0;
-  bool waits_ = false;  // for events
-  bool finishing_ = false;
+  int64_t revision_ = 1;  // newest that wrote something
+  int64_t compacted_ = 0;
+  bool settling_ = false;
   bool over_ = false;
-  net::TimerId give_up_ = 0;
+  net::TimerId patience_ = 0;
   int exit_code_ = 0;
 };
 
 }  // namespace
-}  // namespace conclave
+}  // namespace conclave::differential
 
 int main(int argc, char** argv) {
   CLI::App app("the same random requests to two servers, answers compared");
-  std::vector<uint16_t> ports;
-  uint64_t seed = 1;
-  uint64_t requests = 20'000;
-  app.add_option("--ports", ports, "of conclave and of etcd, on loopback")->expected(2)->required();
-  app.add_option("--seed", seed);
-  app.add_option("--requests", requests);
+  conclave::differential::Comparison::Options options{.requests = 20'000};
+  std::string over = "grpc";
+  app.add_option("--ports", options.ports, "of conclave and of etcd, on loopback")->expected(2)->required();
+  app.add_option("--seed", options.seed);
+  app.add_option("--requests", options.requests);
+  app.add_option("--over", over)->check(CLI::IsMember({"grpc", "json"}));
   CLI11_PARSE(app, argc, argv);
+  options.over_json = over == "json";
   conclave::env::PosixClock clock;
   conclave::net::Loop loop(clock);
-  conclave::Comparison comparison(loop, ports, seed, requests);
+  conclave::differential::Comparison comparison(loop, options);
   loop.run();
   return comparison.exit_code();
 }
