@@ -9,7 +9,7 @@ ROUNDS ?= 5
 REQUESTS ?= 200000
 SEED ?= 1
 
-.PHONY: help setup build test demo compare sim soak bench fuzz asan tsan tidy format planted digests differential clean
+.PHONY: help setup build test demo compare hostile sim soak bench fuzz asan tsan tidy format planted digests differential clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -37,6 +37,10 @@ demo: build
 ## make compare   beside Debian's etcd on this machine: make compare ROUNDS=5; writes build/compare.json
 compare: build
 	@tools/compare.py --rounds $(ROUNDS)
+
+## make hostile   attacks on a real server, and what they cost who does nothing wrong: medians of nine rounds beside a quiet side
+hostile: build
+	@tests/hostile/hostile.py --rounds 9 --json
 
 ## make sim       simulated seeds: make sim SEEDS=1-300 SECONDS_SIMULATED=120
 sim: build

@@ -73,7 +73,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Echo service;
   Host host;
   HeldBytes held;
-  const auto protocol = make_http2_protocol(host, loop, service, {.streams_per_connection_max = 100}, held);
+  FrameMemory memory(1);
+  const auto protocol = make_http2_protocol(host, loop, service, {.streams_per_connection_max = 100}, held, memory);
   protocol->on_bytes("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
   std::string out;
   while (!bytes.empty() && !protocol->is_over()) {

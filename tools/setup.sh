@@ -33,6 +33,10 @@ need_file /usr/include/openssl/ssl.h libssl-dev
 need_file /usr/include/spdlog/spdlog.h libspdlog-dev
 need_file /usr/include/toml++/toml.h libtomlplusplus-dev
 
+# gRPC C++, which bench_rpc compares itself with.
+need_file /usr/include/grpcpp/grpcpp.h libgrpc++-dev
+need_command grpc_cpp_plugin protobuf-compiler-grpc
+
 # Other people's clients, for tests/interop.
 need_command etcdctl etcd-client
 need_file /usr/lib/go/bin/go golang-go

@@ -105,7 +105,10 @@ TEST_F(Http2HostileTest, FloodsAreEndedWithGoaway) {
   const std::string ping = frame(kPing, 0, 0, "12345678");
   const std::string setting = frame(kSettings, 0, 0, std::string_view("\0\4\0\1\0\0", 6));
   const std::string priority = frame(kPriority, 0, 1, std::string_view("\0\0\0\0\1", 5));
-  for (const std::string& flood : {ping, setting, priority}) {
+  const std::string unknown = frame(static_cast<FrameType>(0xfa), 0, 0, "none");
+  const std::string alternative = frame(static_cast<FrameType>(10), 0, 1, "none");
+  const std::string leave = frame(kGoAway, 0, 0, be32(0) + be32(0));
+  for (const std::string& flood : {ping, setting, priority, unknown, alternative, leave}) {
     auto peer = connect();
     std::string bytes;
     for (int i = 0; i < 5000; ++i) bytes += flood;
@@ -121,6 +124,45 @@ TEST_F(Http2HostileTest, FloodsAreEndedWithGoaway) {
   EXPECT_EQ(goaway(*peer), kEnhanceYourCalm);
   EXPECT_TRUE(run_until([&] { return server->connections() == 0 && service.counts.destroyed == 1; }));
   expect_alive();
+}
+
+TEST_F(Http2HostileTest, DataOfPaddingOnlyIsEmpty) {
+  auto peer = connect();
+  std::string bytes = frame(kHeaders, kEndHeaders, 1, request_headers("/test.Echo/Stream"));
+  for (int i = 0; i < 5000; ++i) bytes += frame(kData, kPadded, 1, std::string_view("\2\0\0", 3));
+  peer->send(bytes);
+  EXPECT_TRUE(run_until([&] { return peer->is_closed(); }));
+  EXPECT_EQ(goaway(*peer), kEnhanceYourCalm);
+}
+
+TEST_F(Http2HostileTest, WindowUpdatesAreCountedButForWhatWasSent) {
+  // A byte each, of the connection's window.
+  const auto updates = [](int count) {
+    std::string bytes;
+    for (int i = 0; i < count; ++i) bytes += frame(kWindowUpdate, 0, 0, be32(1));
+    return bytes;
+  };
+  auto peer = connect();
+  for (uint32_t i = 0; i < 5; ++i) {
+    peer->send(updates(9000) + request(2 * i + 1, "/test.Echo/Unary", message("x")));
+    ASSERT_TRUE(run_until([&] { return peer->is_closed() || ended(*peer) == i + 1; }));
+  }
+  EXPECT_FALSE(goaway(*peer).has_value());
+  peer->send(updates(40'000));
+  EXPECT_TRUE(run_until([&] { return peer->is_closed(); }));
+  EXPECT_EQ(goaway(*peer), kEnhanceYourCalm);
+  expect_alive();
+}
+
+TEST_F(Http2HostileTest, FramesThatHttp2DoesNotKnowArePassedOver) {
+  auto peer = connect();
+  std::string bytes;
+  for (uint32_t type = 10; type <= 0xff; ++type) {
+    bytes += frame(static_cast<FrameType>(type), 0xff, type % 3, std::string(type, 'u'));
+  }
+  peer->send(bytes + request(1, "/test.Echo/Unary", message("x")));
+  EXPECT_TRUE(run_until([&] { return ended(*peer) == 1; }));
+  EXPECT_EQ(headers(*peer)[1]["grpc-status"], "0");
 }
 
 TEST_F(Http2HostileTest, PingsBetweenAnswersAreNoFlood) {

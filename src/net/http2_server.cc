@@ -137,7 +137,8 @@ class Call final : public ServerCall {
 
 class Http2Server final : public Protocol {
  public:
-  Http2Server(ProtocolHost& host, Loop& loop, Service& service, const ServerOptions& options, HeldBytes& held);
+  Http2Server(ProtocolHost& host, Loop& loop, Service& service, const ServerOptions& options, HeldBytes& held,
+              FrameMemory& memory);
   Http2Server(const Http2Server&) = delete;
   Http2Server& operator=(const Http2Server&) = delete;
   ~Http2Server() override;
@@ -233,8 +234,12 @@ class Http2Server final : public Protocol {
   // client whose many calls run into their time limits does it too, at a lower rate.
   Budget resets_{2000, 500};
   // PING (on which PingStrikes is stricter, unless it is told otherwise) and answers to none of ours, SETTINGS,
-  // PRIORITY, empty DATA. Restored when we send data: clients measure their bandwidth by a ping for each answer.
+  // PRIORITY, GOAWAY, empty DATA, frames that HTTP/2 does not know. Restored when we send data: clients measure their
+  // bandwidth by a ping for each answer.
   Budget controls_{1000, 100};
+  // WINDOW_UPDATE. Restored likewise; more of them, since a client with wide windows may give back what it read in
+  // pieces, long after we sent the last one.
+  Budget windows_{10'000, 1000};
 };
 
 Call::~Call() {
@@ -545,6 +550,7 @@ struct Http2Server::Callbacks {
           call.out().take(length, *self(user_data).out_);
           self(user_data).drop_queued(length);
           self(user_data).controls_.restore();
+          self(user_data).windows_.restore();
           self(user_data).strikes_.wipe();
           call.on_taken();
           return 0;
@@ -563,7 +569,19 @@ struct Http2Server::Callbacks {
           }
           return 0;
         });
+    // Frames that HTTP/2 does not know are passed over, as it says, but not for nothing. nghttp2 tells of those only
+    // that somebody asked for.
+    nghttp2_session_callbacks_set_on_begin_frame_callback(
+        callbacks, [](nghttp2_session*, const nghttp2_frame_hd* head, void* user_data) {
+          if (head->type > NGHTTP2_CONTINUATION) self(user_data).charge(self(user_data).controls_);
+          return 0;
+        });
+    nghttp2_session_callbacks_set_unpack_extension_callback(
+        callbacks, [](nghttp2_session*, void**, const nghttp2_frame_hd*, void*) -> int { return NGHTTP2_ERR_CANCEL; });
     nghttp2_option_new(&option);
+    for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= 0xff; ++type) {
+      nghttp2_option_set_user_recv_extension_type(option, static_cast<uint8_t>(type));
+    }
     nghttp2_option_set_no_closed_streams(option, 1);
     // Ours comes first, and says why it ends the connection.
     nghttp2_option_set_max_outbound_ack(option, 10'000);
@@ -580,7 +598,7 @@ struct Http2Server::Callbacks {
 };
 
 Http2Server::Http2Server(ProtocolHost& host, Loop& loop, Service& service, const ServerOptions& options,
-                         HeldBytes& held)
+                         HeldBytes& held, FrameMemory& memory)
     : host_(host),
       loop_(loop),
       service_(service),
@@ -590,7 +608,8 @@ Http2Server::Http2Server(ProtocolHost& host, Loop& loop, Service& service, const
       keep_alive_(options.keep_alive),
       strikes_(options.keep_alive.min_time) {
   static const Callbacks kCallbacks;
-  const int failed = nghttp2_session_server_new2(&session_, kCallbacks.callbacks, this, kCallbacks.option);
+  const int failed =
+      nghttp2_session_server_new3(&session_, kCallbacks.callbacks, this, kCallbacks.option, memory.functions());
   ASSERT_CMP(failed, ==, 0);
   const std::array<nghttp2_settings_entry, 3> settings = {
       {{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, options.streams_per_connection_max},
@@ -721,7 +740,7 @@ void Http2Server::on_frame(const nghttp2_frame& frame) {
     case NGHTTP2_DATA:
       if (ends) {
         if (Call* call = find(frame.hd.stream_id)) call->on_half_close();
-      } else if (frame.hd.length == 0) {
+      } else if (frame.hd.length == frame.data.padlen) {
         charge(controls_);
       }
       break;
@@ -736,7 +755,11 @@ void Http2Server::on_frame(const nghttp2_frame& frame) {
       on_ping((frame.hd.flags & NGHTTP2_FLAG_ACK) != 0);
       break;
     case NGHTTP2_PRIORITY:
+    case NGHTTP2_GOAWAY:
       charge(controls_);
+      break;
+    case NGHTTP2_WINDOW_UPDATE:
+      charge(windows_);
       break;
     default:
       break;
@@ -769,8 +792,8 @@ void Http2Server::end() {
 }  // namespace
 
 std::unique_ptr<Protocol> make_http2_protocol(ProtocolHost& host, Loop& loop, Service& service,
-                                              const ServerOptions& options, HeldBytes& held) {
-  return std::make_unique<Http2Server>(host, loop, service, options, held);
+                                              const ServerOptions& options, HeldBytes& held, FrameMemory& memory) {
+  return std::make_unique<Http2Server>(host, loop, service, options, held, memory);
 }
 
 }  // namespace conclave::net

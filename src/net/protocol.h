@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/bytes.h"
+#include "net/frame_memory.h"
 #include "net/server.h"
 
 namespace conclave::net {
@@ -59,7 +60,8 @@ class Protocol {
 };
 
 [[nodiscard]] std::unique_ptr<Protocol> make_http2_protocol(ProtocolHost& host, Loop& loop, Service& service,
-                                                            const ServerOptions& options, HeldBytes& held);
+                                                            const ServerOptions& options, HeldBytes& held,
+                                                            FrameMemory& memory);
 [[nodiscard]] std::unique_ptr<Protocol> make_http1_protocol(ProtocolHost& host, Loop& loop, Service& service,
                                                             HeldBytes& held);
 

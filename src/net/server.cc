@@ -106,7 +106,7 @@ class Connection final : public TcpEvents, public ProtocolHost {
 class TcpServer final : public Server {
  public:
   TcpServer(Loop& loop, Service& service, ServerOptions options)
-      : loop_(loop), service_(service), options_(std::move(options)) {}
+      : loop_(loop), service_(service), options_(std::move(options)), frame_memory_(options_.connections_max) {}
   TcpServer(const TcpServer&) = delete;
   TcpServer& operator=(const TcpServer&) = delete;
   ~TcpServer() override {
@@ -161,6 +161,7 @@ class TcpServer final : public Server {
   Service& service() { return service_; }
   const ServerOptions& options() { return options_; }
   HeldBytes& held() { return held_; }
+  FrameMemory& frame_memory() { return frame_memory_; }
   void note_handshake(Connection& connection, bool is_done) {
     ++(is_done ? tls_counts_.handshakes : tls_counts_.failures);
     handshakes_.erase(*std::exchange(connection.handshake, std::nullopt));
@@ -234,6 +235,7 @@ class TcpServer final : public Server {
   std::unique_ptr<TcpListener> listener_;
   uint16_t port_ = 0;
   HeldBytes held_;
+  FrameMemory frame_memory_;
   std::vector<std::unique_ptr<Connection>> connections_;
   std::vector<std::unique_ptr<Connection>> ended_;
   std::vector<Connection*> touched_;
@@ -291,7 +293,8 @@ void Connection::tell_protocol() {
   if (agreed == "http/1.1" || !is_http2) {
     protocol_ = make_http1_protocol(*this, server_.loop(), server_.service(), server_.held());
   } else if (compared == kHttp2Preface.size()) {
-    protocol_ = make_http2_protocol(*this, server_.loop(), server_.service(), server_.options(), server_.held());
+    protocol_ = make_http2_protocol(*this, server_.loop(), server_.service(), server_.options(), server_.held(),
+                                    server_.frame_memory());
   } else {
     return;
   }

@@ -9,7 +9,8 @@ namespace {
 
 // 64 links that peers made and 32 to them, a few dozen files of log and snapshots, and as much again.
 constexpr uint64_t kReserved = 256;
-// An idle connection costs some 10 KiB, with TLS three times as much: at this many, memory is what runs out first.
+// An idle connection costs some 20 KiB, with TLS twice as much (bench_connections): at this many, memory is what runs
+// out first.
 constexpr uint64_t kConnectionsMax = 100'000;
 
 }  // namespace

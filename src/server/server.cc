@@ -75,7 +75,8 @@ Status make_directory(const std::string& path) {
 class Refuse final : public net::CallHandler {
  public:
   Refuse(net::ServerCall& call, net::GrpcStatus status) : call_(call), status_(std::move(status)) {}
-  void on_message(ByteView) override {}
+  // At its first message: who streams may never end his half.
+  void on_message(ByteView) override { call_.finish(status_); }
   void on_half_close() override { call_.finish(status_); }
   void on_cancel() override {}
 

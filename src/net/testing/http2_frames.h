@@ -26,6 +26,7 @@ enum FrameType : uint8_t {
 inline constexpr uint8_t kEndStream = 1;
 inline constexpr uint8_t kAck = 1;
 inline constexpr uint8_t kEndHeaders = 4;
+inline constexpr uint8_t kPadded = 8;
 
 inline std::string be32(uint32_t value) {
   return {static_cast<char>(value >> 24), static_cast<char>(value >> 16), static_cast<char>(value >> 8),
