@@ -9,7 +9,7 @@ ROUNDS ?= 5
 REQUESTS ?= 200000
 SEED ?= 1
 
-.PHONY: help setup build test demo compare hostile sim soak bench fuzz asan tsan tidy format planted digests differential clean
+.PHONY: help setup build test interop demo compare hostile sim soak bench fuzz asan tsan tidy format planted digests differential clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -29,6 +29,10 @@ build: setup
 ## make test      every test that belongs in a check-in
 test: build
 	cd build/release && ctest --output-on-failure -j $(JOBS)
+
+## make interop   other people's clients against real servers; part of make test
+interop: build
+	cd build/release && ctest --output-on-failure -j $(JOBS) -L interop
 
 ## make demo      the main job in front of you: three servers, a lock, a leader killed
 demo: build

@@ -33,14 +33,15 @@ need_file /usr/include/openssl/ssl.h libssl-dev
 need_file /usr/include/spdlog/spdlog.h libspdlog-dev
 need_file /usr/include/toml++/toml.h libtomlplusplus-dev
 
-# gRPC C++, which bench_rpc compares itself with.
-need_file /usr/include/grpcpp/grpcpp.h libgrpc++-dev
-need_command grpc_cpp_plugin protobuf-compiler-grpc
-
-# Other people's clients, for tests/interop.
+# Other people's clients, for tests/interop; bench_rpc compares itself with gRPC's.
 need_command etcdctl etcd-client
 need_file /usr/lib/go/bin/go golang-go
 need_file /usr/share/gocode/src/go.etcd.io/etcd/clientv3/client.go golang-etcd-server-dev
+need_file /usr/lib/python3/dist-packages/etcd3/client.py python3-etcd3
+need_file /usr/include/grpcpp/grpcpp.h libgrpc++-dev
+need_command grpc_cpp_plugin protobuf-compiler-grpc
+need_command node nodejs
+need_command npm npm
 
 # etcd's own server, for tests/differential and for comparing: unpacked and not installed, since its package would start a server of its
 # own. Without it that test is skipped, so a failure here is told and no more; it is tried once, and leaves a marker, so

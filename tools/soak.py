@@ -31,10 +31,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--suite", default="node")
     parser.add_argument("--seconds", type=int, default=120, help="simulated, per seed")
+    parser.add_argument("--first", type=int, default=1_000_001, help="where an empty table begins")
     arguments = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     rows = re.findall(rf"^\| \S+ \| {arguments.suite} \| (\d+)-(\d+) ", TABLE.read_text(), re.M) if TABLE.exists() else []
-    first = seed = max([int(row[1]) for row in rows], default=1_000_000) + 1
+    first = seed = max([int(row[1]) for row in rows], default=arguments.first - 1) + 1
     begin = time.monotonic()
     simulated = operations = 0
     fired: dict[str, int] = {}

@@ -522,6 +522,7 @@ TEST_F(ClusterTest, VersionMetricsAndNothingElse) {
                       .connections_max = 9,
                       .client = {.accepted = 10, .refused = 11, .evicted = 12, .timeouts = 13, .failures = 14},
                       .peer = {.accepted = 15}};
+  cluster_.process = {.cpu_seconds = 0.5, .resident_bytes = 16, .virtual_bytes = 17};
   const net::HttpResponse metrics = http(cluster_, "/metrics");
   EXPECT_EQ(metrics.status, 200);
   for (const std::string line :
@@ -563,6 +564,9 @@ TEST_F(ClusterTest, VersionMetricsAndNothingElse) {
         "conclave_connections_evicted_total{port=\"client\"} 12",
         "conclave_connections_timed_out_total{port=\"client\"} 13",
         "conclave_accept_failures_total{port=\"client\"} 14",
+        "process_resident_memory_bytes 16",
+        "process_virtual_memory_bytes 17",
+        "process_cpu_seconds_total 0.5",
         "conclave_watchers 0",
         "conclave_leases 0",
         "conclave_calls_open 0"}) {

@@ -303,12 +303,14 @@ void add_network(const NetworkMetrics& network, std::string& out) {
   add_peers(network.peers, out);
 }
 
+// Under the names that Prometheus' client libraries use; `etcdctl check datascale` reads the resident memory.
 void add_process(const ProcessMetrics& process, std::string& out) {
   const auto add = [&out](std::string_view name, std::string_view kind, auto value) {
     out += fmt::format("# TYPE {0} {1}\n{0} {2}\n", name, kind, value);
   };
   add("process_cpu_seconds_total", "counter", process.cpu_seconds);
   add("process_resident_memory_bytes", "gauge", process.resident_bytes);
+  add("process_virtual_memory_bytes", "gauge", process.virtual_bytes);
   add("process_start_time_seconds", "gauge", process.start_seconds);
   add("process_max_fds", "gauge", process.descriptors_max);
   add("os_fd_limit", "gauge", process.descriptors_max);

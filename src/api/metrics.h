@@ -75,6 +75,7 @@ struct NetworkMetrics {
 struct ProcessMetrics {
   double cpu_seconds = 0;
   uint64_t resident_bytes = 0;
+  uint64_t virtual_bytes = 0;
   int64_t start_seconds = 0;  // of the wall clock
   uint64_t descriptors_max = 0;
   uint64_t log_lines_dropped = 0;

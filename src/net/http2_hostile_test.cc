@@ -11,7 +11,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-// HTTP/2's number.
+// HTTP/2's numbers.
+constexpr uint32_t kProtocolError = 1;
 constexpr uint32_t kFrameSizeError = 6;
 
 class Http2HostileTest : public Http2Test {};
@@ -88,6 +89,54 @@ TEST_F(Http2HostileTest, HeadersOfACallAreReadAndChecked) {
              frame(kData, kEndStream, 1));
   EXPECT_TRUE(run_until([&] { return ended(*peer) == 1; }));
   EXPECT_NE(peer->received().find(message("its value")), std::string::npos);
+}
+
+// Go's clients make an authority of the URL that is their endpoint.
+TEST_F(Http2HostileTest, AnAuthorityMayBeAUrl) {
+  EXPECT_EQ(answer(frame(kHeaders, kEndHeaders, 1,
+                         hpack({{":method", "POST"},
+                                {":scheme", "http"},
+                                {":path", "/test.Echo/Unary"},
+                                {":authority", "http://127.0.0.1:2379"},
+                                {"content-type", "application/grpc"},
+                                {"te", "trailers"}})) +
+                   frame(kData, kEndStream, 1, message("x")))["grpc-status"],
+            "0");
+}
+
+TEST_F(Http2HostileTest, HeadersThatCannotBeResetTheirCallOnly) {
+  const std::string good = request_headers("/test.Echo/Stream");
+  const std::string no_path = hpack({{":method", "POST"}, {":scheme", "http"}, {"content-type", "application/grpc"}});
+  const std::string trailers = hpack({{"x", "y"}});
+  auto peer = connect();
+  const auto resets = [&] {
+    const auto frames = frames_in(peer->received());
+    return std::count_if(frames.begin(), frames.end(),
+                         [](const Frame& got) { return got.type == kReset && got.payload == be32(kProtocolError); });
+  };
+  ptrdiff_t expected = 0;
+  uint32_t stream = 1;
+  for (const std::string& bad : {good + hpack({{"X-Capital", "y"}}), good + hpack({{"x", "a\nb"}}),
+                                 good + hpack({{":path", "/other"}}), no_path}) {
+    peer->send(frame(kHeaders, kEndHeaders, stream, bad) + frame(kData, kEndStream, stream, message("x")));
+    ++expected;
+    EXPECT_TRUE(run_until([&] { return resets() == expected; })) << stream;
+    stream += 2;
+  }
+  EXPECT_EQ(service.counts.opened, 0U);
+  // Trailers that do not end the request, and such as would be headers.
+  for (const std::string& bad : {frame(kHeaders, kEndHeaders, stream, trailers),
+                                 frame(kHeaders, kEndHeaders | kEndStream, stream + 2, hpack({{":path", "/other"}}))}) {
+    peer->send(frame(kHeaders, kEndHeaders, stream, good) + bad);
+    ++expected;
+    EXPECT_TRUE(run_until([&] { return resets() == expected; })) << stream;
+    stream += 2;
+  }
+  EXPECT_EQ(service.counts.cancelled, 2U);
+  peer->send(frame(kHeaders, kEndHeaders, stream, request_headers("/test.Echo/Unary")) +
+             frame(kData, 0, stream, message("still here")) +
+             frame(kHeaders, kEndHeaders | kEndStream, stream, trailers));
+  EXPECT_TRUE(run_until([&] { return peer->received().find(message("still here")) != std::string::npos; }));
 }
 
 TEST_F(Http2HostileTest, ACallPastItsTimeIsEndedByTheServer) {

@@ -15,6 +15,7 @@
 #include "net/gzip.h"
 #include "net/ping_strikes.h"
 #include "net/protocol.h"
+#include "net/request_fields.h"
 
 namespace conclave::net {
 namespace {
@@ -82,7 +83,9 @@ class Call final : public ServerCall {
   [[nodiscard]] size_t queued_bytes() const override { return out_.size(); }
 
   // What the connection tells.
-  void add_header(std::string_view name, std::string_view value);
+  // False: malformed.
+  [[nodiscard]] bool add_header(std::string_view name, std::string_view value);
+  [[nodiscard]] bool end_of_headers() { return fields_.end_of_headers(); }
   void begin();
   void on_data(ByteView piece);
   void on_half_close();
@@ -119,6 +122,7 @@ class Call final : public ServerCall {
   size_t path_at_ = 0;
   size_t path_size_ = 0;
   size_t header_list_bytes_ = 0;
+  RequestFields fields_;
   bool is_post_ = false;
   std::unique_ptr<CallHandler> handler_;  // null before begin() and once finished
   MessageReader reader_{kRequestBytesMax};
@@ -197,7 +201,9 @@ class Http2Server final : public Protocol {
   Call* find(int32_t stream) { return static_cast<Call*>(nghttp2_session_get_stream_user_data(session_, stream)); }
   int open_call(int32_t stream);
   void close_call(Call& call);
+  void reset_malformed(int32_t stream);
   void on_frame(const nghttp2_frame& frame);
+  void on_headers(Call& call, const nghttp2_frame& frame);
   void on_ping(bool is_answer);
   void charge(Budget& budget);
   void tell_drained();
@@ -261,10 +267,11 @@ std::string_view Call::header(std::string_view name) const {
   return {};
 }
 
-void Call::add_header(std::string_view name, std::string_view value) {
+bool Call::add_header(std::string_view name, std::string_view value) {
+  if (!fields_.take(name, value)) return false;
   // As RFC 9113 counts them. What is above is not kept; begin() refuses the call.
   header_list_bytes_ += name.size() + value.size() + 32;
-  if (begun_ || header_list_bytes_ > kHeaderListBytesMax) return;
+  if (begun_ || header_list_bytes_ > kHeaderListBytesMax) return true;
   if (headers_.empty()) headers_.reserve(256);
   const HeaderSizes sizes{.name = static_cast<uint16_t>(name.size()), .value = static_cast<uint16_t>(value.size())};
   headers_.append(reinterpret_cast<const char*>(&sizes), sizeof(sizes));
@@ -276,6 +283,7 @@ void Call::add_header(std::string_view name, std::string_view value) {
     is_post_ = value == "POST";
   }
   headers_.append(value);
+  return true;
 }
 
 void Call::begin() {
@@ -515,10 +523,11 @@ struct Http2Server::Callbacks {
     nghttp2_session_callbacks_set_on_header_callback(
         callbacks, [](nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
                       const uint8_t* value, size_t value_size, uint8_t, void* user_data) {
-          if (Call* call = self(user_data).find(frame->hd.stream_id)) {
-            call->add_header(view(name, name_size), view(value, value_size));
-          }
-          return 0;
+          Http2Server& server = self(user_data);
+          Call* call = server.find(frame->hd.stream_id);
+          if (call == nullptr || call->add_header(view(name, name_size), view(value, value_size))) return 0;
+          server.reset_malformed(frame->hd.stream_id);
+          return int{NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE};
         });
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
         callbacks, [](nghttp2_session*, uint8_t, int32_t stream, const uint8_t* data, size_t size, void* user_data) {
@@ -583,6 +592,8 @@ struct Http2Server::Callbacks {
       nghttp2_option_set_user_recv_extension_type(option, static_cast<uint8_t>(type));
     }
     nghttp2_option_set_no_closed_streams(option, 1);
+    // RequestFields does it.
+    nghttp2_option_set_no_http_messaging(option, 1);
     // Ours comes first, and says why it ends the connection.
     nghttp2_option_set_max_outbound_ack(option, 10'000);
   }
@@ -682,6 +693,11 @@ void Http2Server::close_call(Call& call) {
   delete &call;
 }
 
+void Http2Server::reset_malformed(int32_t stream) {
+  nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream, NGHTTP2_PROTOCOL_ERROR);
+  charge(controls_);
+}
+
 void Http2Server::begin_keep_alive() {
   if (keep_alive_timer_ != 0 || keep_alive_.interval <= Duration::zero() || keep_alive_.timeout <= Duration::zero()) {
     return;
@@ -727,15 +743,21 @@ void Http2Server::charge(Budget& budget) {
   nghttp2_session_terminate_session(session_, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
+void Http2Server::on_headers(Call& call, const nghttp2_frame& frame) {
+  const bool ends = (frame.hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+  const bool opens = frame.headers.cat == NGHTTP2_HCAT_REQUEST;
+  // Trailers are the end.
+  if (opens ? !call.end_of_headers() : !ends) return reset_malformed(frame.hd.stream_id);
+  if (opens) call.begin();
+  if (ends) call.on_half_close();
+}
+
 void Http2Server::on_frame(const nghttp2_frame& frame) {
   const bool ends = (frame.hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
   switch (frame.hd.type) {
     case NGHTTP2_HEADERS:
       heading_ = 0;
-      if (Call* call = find(frame.hd.stream_id)) {
-        if (frame.headers.cat == NGHTTP2_HCAT_REQUEST) call->begin();
-        if (ends) call->on_half_close();
-      }
+      if (Call* call = find(frame.hd.stream_id)) on_headers(*call, frame);
       break;
     case NGHTTP2_DATA:
       if (ends) {

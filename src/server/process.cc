@@ -22,7 +22,11 @@ api::ProcessMetrics process_metrics() {
   std::ifstream file("/proc/self/statm");
   uint64_t whole = 0;
   uint64_t resident = 0;
-  if (file >> whole >> resident) metrics.resident_bytes = resident * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  if (file >> whole >> resident) {
+    metrics.virtual_bytes = whole * page;
+    metrics.resident_bytes = resident * page;
+  }
   return metrics;
 }
 

@@ -151,6 +151,7 @@ class Cluster {
   static constexpr ClusterId kCluster{0xc1};
   DiskMetrics disk;        // of all servers
   NetworkMetrics network;  // likewise
+  ProcessMetrics process;  // likewise
 
   Cluster() : Cluster(Options{}) {}
   explicit Cluster(const Options& options) {
@@ -179,6 +180,7 @@ class Cluster {
                                                    .seed = id.value(),
                                                    .disk = [this] { return disk; },
                                                    .network = [this] { return network; },
+                                                   .process = [this] { return process; },
                                                    .watch_progress_interval = options.watch_progress_interval},
                                     *server.replica, clock);
       server.replica->set_clients(*server.service);

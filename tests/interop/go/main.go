@@ -2,18 +2,21 @@
 // Started by go_test.py, which kills servers when asked to: a line "kill leader" on standard output is answered by one
 // "done" on standard input.
 //
-//	interop ENDPOINTS [CHECK ...]
+//	interop [--cacert FILE --cert FILE --key FILE] [--without CHECK,...] ENDPOINTS [CHECK ...]
 package main
 
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
 	"go.etcd.io/etcd/clientv3"
+	"go.etcd.io/etcd/pkg/transport"
 )
 
 // limit bounds each check: nothing here may hang.
@@ -81,12 +84,16 @@ func (s *suite) retry(what string, attempt func(context.Context) error) {
 	s.fail("%s: %v", what, err)
 }
 
+// security is how every client speaks: nil for plaintext.
+var security *tls.Config
+
 func dial(endpoints []string) (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{
 		Endpoints:            endpoints,
 		DialTimeout:          5 * time.Second,
 		DialKeepAliveTime:    5 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
+		TLS:                  security,
 	})
 }
 
@@ -112,14 +119,31 @@ func runOne(c check, endpoints []string) (failed error) {
 }
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "interop ENDPOINTS [CHECK ...]")
+	var files transport.TLSInfo
+	flag.StringVar(&files.TrustedCAFile, "cacert", "", "the CA of the servers")
+	flag.StringVar(&files.CertFile, "cert", "", "the client's certificate")
+	flag.StringVar(&files.KeyFile, "key", "", "its key")
+	without := flag.String("without", "", "checks to leave out")
+	flag.Parse()
+	if flag.NArg() < 1 {
+		fmt.Fprintln(os.Stderr, "interop [--cacert FILE --cert FILE --key FILE] [--without CHECK,...] ENDPOINTS [CHECK ...]")
 		os.Exit(64)
 	}
-	endpoints := strings.Split(os.Args[1], ",")
+	if files.TrustedCAFile != "" {
+		var err error
+		if security, err = files.ClientConfig(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(64)
+		}
+	}
+	endpoints := strings.Split(flag.Arg(0), ",")
 	wanted := map[string]bool{}
-	for _, name := range os.Args[2:] {
+	for _, name := range flag.Args()[1:] {
 		wanted[name] = true
+	}
+	unwanted := map[string]bool{}
+	for _, name := range strings.Split(*without, ",") {
+		unwanted[name] = true
 	}
 	var checks []check
 	checks = append(checks, kvChecks...)
@@ -131,7 +155,7 @@ func main() {
 	}
 	failures, ran := 0, 0
 	for _, c := range checks {
-		if len(wanted) > 0 && !wanted[c.name] {
+		if len(wanted) > 0 && !wanted[c.name] || unwanted[c.name] {
 			continue
 		}
 		ran++
