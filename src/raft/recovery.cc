@@ -261,6 +261,13 @@ void Raft::handle(const Header& header, const SnapshotChunk& chunk) {
          pending_log_write());
     return;
   }
+  if (pull_.kind == Pull::Kind::kRepair) {
+    // The leader's snapshot covers the hole too, and there is room for one that is being received: that of whom was
+    // asked would begin anew with each chunk of this one, and this one with each of that. Asked again when the leader's
+    // comes no more.
+    REACHED(repair_gives_way_to_leader);
+    pull_ = {.kind = Pull::Kind::kRepair, .retry_at = now_ + options_.election_timeout};
+  }
   output_->chunk = ChunkToStore{
       .from = header.from, .mark = chunk.mark, .offset = chunk.offset, .total = chunk.total, .bytes = chunk.bytes};
 }
