@@ -53,6 +53,7 @@ constexpr size_t kUnsentBytesMax = size_t{256} << 10;
 constexpr int kBurnSteps = 3000;
 // Of a client that is not let in.
 constexpr Duration kPatience = 10s;
+constexpr uint32_t kResourceExhausted = 8;  // of gRPC
 constexpr Duration kPause = 20ms;
 
 struct Attack {
@@ -382,6 +383,7 @@ class Client {
     return last;
   }
   [[nodiscard]] size_t calls() const { return microseconds_.size(); }
+  [[nodiscard]] size_t refused() const { return refused_; }
   [[nodiscard]] Instant now() { return clock_.now(); }
 
  private:
@@ -392,8 +394,11 @@ class Client {
   }
   void call(std::string_view path, const std::string& request, Instant begin) {
     channel_->call(path, request, 10s, [this, path, request, begin](const GrpcStatus& status, ByteView) {
-      // Not let in yet: as any client would, it comes again.
-      if (!status.ok() && microseconds_.empty() && clock_.now() < begin + kPatience) {
+      // Not let in yet, or told that the server is overloaded: as any client would, it comes again, and the time
+      // counts.
+      const bool overloaded = status.code == kResourceExhausted;
+      if (!status.ok() && (microseconds_.empty() || overloaded) && clock_.now() < begin + kPatience) {
+        refused_ += overloaded ? 1 : 0;
         loop_.call_at(loop_.now() + kPause, [this, path, request, begin] { call(path, request, begin); });
         return;
       }
@@ -411,6 +416,7 @@ class Client {
   std::unique_ptr<Channel> channel_;
   Next next_;
   std::vector<double> microseconds_;
+  size_t refused_ = 0;
   std::string failure_;
 };
 
@@ -451,8 +457,8 @@ int probe(uint16_t port, double seconds, const TlsFiles& files) {
     fmt::print(stderr, "probe: {}\n", client.failure());
     return 1;
   }
-  fmt::print("{{\"calls\":{},\"connect_us\":{:.1f},\"p50_us\":{:.1f},\"p99_us\":{:.1f}}}\n", client.calls(), connect_us,
-             client.percentile(0.5), client.percentile(0.99));
+  fmt::print("{{\"calls\":{},\"refused\":{},\"connect_us\":{:.1f},\"p50_us\":{:.1f},\"p99_us\":{:.1f}}}\n",
+             client.calls(), client.refused(), connect_us, client.percentile(0.5), client.percentile(0.99));
   return 0;
 }
 

@@ -172,7 +172,8 @@ def once(options, kind):
         cluster.wait_until(f"{kind.name}: healthy again", arena.server.healthy, limit=20)
     print(f"{kind.name:16} connections {done['connects']:6}, ended {done['ended_by_server']:6}; sent {done['sent'] / 2**20:7.1f} MiB;"
           f" memory +{growth:6.1f} MiB of {kind.bound_mib} + {GROWTH_MAX_MIB}; p50 {client['p50_us']:7.0f} us,"
-          f" p99 {client['p99_us']:7.0f} us, a connection in {client['connect_us'] / 1000:.1f} ms", flush=True)
+          f" p99 {client['p99_us']:7.0f} us, refused {client['refused']}, a connection in"
+          f" {client['connect_us'] / 1000:.1f} ms", flush=True)
     if kind.refused is not None and done[kind.refused] == 0:
         raise Failure(f"{kind.name}: nothing was refused")
     if growth > kind.bound_mib + GROWTH_MAX_MIB:
