@@ -15,6 +15,8 @@ for entry in json.load(open("build/tidy/compile_commands.json")):
 files=$(sort -u <<< "$files" | grep -Fxf <(echo "$known") || true)
 [ -n "$files" ] || { echo "tidy: nothing to check"; exit 0; }
 # Generated sources must exist before their users are parsed.
-if grep -q conclave_proto build/tidy/build.ninja; then cmake --build build/tidy --target conclave_proto > /dev/null; fi
+for target in conclave_proto bench_grpc_proto interop_grpc_services; do
+  if grep -q "^build $target:" build/tidy/build.ninja; then cmake --build build/tidy --target $target > /dev/null; fi
+done
 echo "$files" | xargs -P "$(nproc)" -n 4 clang-tidy-19 --quiet -p build/tidy 2> >(grep -v 'warnings generated\|Suppressed\|Use -header-filter' >&2 || true)
 echo "tidy: $(wc -l <<< "$files") files clean"

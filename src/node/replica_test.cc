@@ -723,6 +723,7 @@ TEST(ReplicaTest, WhatIsProposedInOneTurnIsWrittenInBatches) {
     EXPECT_EQ(found, commands);
   };
   std::vector<Ticket> puts;
+  puts.reserve(80);
   group.member(leader).disk_stopped = true;
   for (int i = 0; i < 40; ++i) puts.push_back(group.put(leader, "here" + std::to_string(i)));
   group.turn(group.member(leader));
