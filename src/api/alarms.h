@@ -36,6 +36,7 @@ struct Alarm {
   NodeId member;
   AlarmKind kind = AlarmKind::kNoSpace;
   bool by_server = false;
+  friend bool operator==(const Alarm&, const Alarm&) = default;
 };
 [[nodiscard]] std::string alarm_record_key(AlarmKind kind, NodeId member);
 

@@ -133,6 +133,7 @@ class Context {
   [[nodiscard]] Metrics& metrics() { return metrics_; }
   [[nodiscard]] StreamPump& streams() { return streams_; }
   [[nodiscard]] Alarms& alarms() { return alarms_; }
+  [[nodiscard]] const Alarms& alarms() const { return alarms_; }
 
   // ---- Tickets: issued first, so that an answer from within the asking finds who waits ----
   [[nodiscard]] node::Ticket issue(Waiter& waiter);

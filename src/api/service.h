@@ -51,6 +51,9 @@ class Service final : public net::Service, public node::ReplicaClients {
   void turn_end(Instant now);
   [[nodiscard]] Instant next_deadline() const { return context_.next_deadline(); }
   [[nodiscard]] bool has_work() const { return context_.has_work(); }
+  // Who leads, as this server's calls see it.
+  [[nodiscard]] const raft::Status& role() const { return context_.role(); }
+  [[nodiscard]] const Alarms& alarms() const { return context_.alarms(); }
   // Changes whenever what a server says of itself does (members.h).
   [[nodiscard]] uint64_t member_records_version() const { return member_records_version_; }
 

@@ -12,6 +12,7 @@
 #include "cli/json.h"
 #include "cli/table.h"
 #include "cli/verbs.h"
+#include "server/log.h"
 #include "server/server.h"
 
 namespace conclave::cli {
@@ -21,6 +22,8 @@ struct StartOptions {
   server::ServerOptions server;
   std::string client_listen = "127.0.0.1:2379";
   std::string peer_listen = "127.0.0.1:2380";
+  std::string log_format = "text";
+  std::string log_level = "info";
   uint64_t snapshot_log_mib = 64;
   uint64_t history_mib = server.history.bytes_max >> 20;
 };
@@ -70,6 +73,11 @@ int run(StartOptions options) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 
+  const server::LogLevel least = options.log_level == "info"      ? server::LogLevel::kInfo
+                                 : options.log_level == "warning" ? server::LogLevel::kWarning
+                                                                  : server::LogLevel::kError;
+  server::set_log(options.log_format == "json" ? server::LogFormat::kJson : server::LogFormat::kText, least);
+
   auto server = server::Server::start(options.server);
   if (!server) return report(server.error());
   const server::ReadyInfo info = (*server)->info();
@@ -93,6 +101,7 @@ void add_options(CLI::App& verb, StartOptions& options) {
                             const char* type = "TEXT") {
     CLI::Option* option = verb.add_option(flag, value, meaning)->type_name(type);
     if (!value.empty()) option->capture_default_str();
+    return option;
   };
   const auto duration = [&verb](const std::string& flag, Duration& value, const char* meaning) {
     add_duration(verb, flag, value, meaning)->default_str(flag_text(value));
@@ -120,6 +129,10 @@ void add_options(CLI::App& verb, StartOptions& options) {
   text("--peer-key", server.peer_tls.key, "its key", "FILE");
   text("--peer-ca", server.peer_tls.ca, "the CA of all servers", "FILE");
   text("--etcd-version", server.etcd_version, "what clients of etcd are told they talk to");
+  text("--log-format", options.log_format, "of the lines on stderr: text or json")
+      ->check(CLI::IsMember({"text", "json"}));
+  text("--log-level", options.log_level, "the least that is told: info, warning or error")
+      ->check(CLI::IsMember({"info", "warning", "error"}));
   // Under etcd's names, with its defaults.
   duration("--grpc-keepalive-min-time", server.keep_alive.min_time, "clients that ping more often are sent away");
   duration("--grpc-keepalive-interval", server.keep_alive.interval,

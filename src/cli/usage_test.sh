@@ -71,6 +71,8 @@ expect 64 setting
 expect 64 setting clock-lease-reads
 expect 64 setting clock-lease-reads maybe
 expect 69 setting clock-lease-reads on --endpoints $nobody
+expect 64 start --log-format yaml
+expect 64 start --log-level much
 expect 64 setting quota
 expect 64 setting quota lots
 expect 69 setting quota 4GiB --endpoints $nobody

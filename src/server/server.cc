@@ -138,12 +138,14 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   // Members have a leader, and this server is one of them: what --join says does not count any more.
   [[nodiscard]] bool is_settled() const;
   [[nodiscard]] const Membership& applied_membership() const;
+  [[nodiscard]] std::string name_of(NodeId id) const;
   [[nodiscard]] const JoinEntry* join_entry_of(NodeId id) const;
   [[nodiscard]] std::optional<net::PeerAddress> address_of(NodeId id) const;
   [[nodiscard]] std::vector<net::PeerAddress> wanted_peers() const;
   // Whether a server without TLS may link to this one.
   [[nodiscard]] bool is_known(NodeId id) const;
   void follow_members(Instant now);
+  void tell_changes();
   void introduce(NodeId to);
   void on_introduction(ByteView frame);
   void leave_if_removed();
@@ -170,6 +172,14 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   bool disk_full_ = false;  // as last told, for a replica that begins later
   SlowWrites slow_writes_;
   CrowdedPorts crowded_ports_;
+  // As last told in the log.
+  struct Logged {
+    NodeId leader;
+    Term term;
+    std::vector<api::Alarm> alarms;
+    uint64_t snapshots_installed = 0;
+  };
+  Logged logged_;
   uint64_t descriptors_max_ = 0;
   size_t connections_max_ = 0;
   const int64_t started_at_ms_ = clock_.wall_milliseconds();
@@ -315,15 +325,19 @@ Status Wired::open_storage() {
       *disk_, clock_,
       {.owner = {.cluster = identity_.cluster, .node = identity_.node}, .write_path = wal::WritePath::kProbe});
   if (!opened) return std::unexpected(opened.error());
-  log_info(fmt::format("log: {} segments, {} records; writes by {}", opened->recovery.segments,
-                       opened->recovery.records, opened->recovery.write_path));
+  log_info("log_opened", "the log is read",
+           {{"segments", fmt::to_string(opened->recovery.segments)},
+            {"records", fmt::to_string(opened->recovery.records)},
+            {"writes_by", fmt::format("{}", opened->recovery.write_path)}});
   for (const wal::Finding& finding : opened->recovery.findings) {
-    log_warning(fmt::format("log: segment {} in slot {}, sectors {}-{}: {}", finding.sequence, finding.slot,
-                            finding.from_sector, finding.to_sector, finding.what));
+    log_warning("log_finding", fmt::format("{}", finding.what),
+                {{"segment", fmt::to_string(finding.sequence)},
+                 {"slot", fmt::to_string(finding.slot)},
+                 {"sectors", fmt::format("{}-{}", finding.from_sector, finding.to_sector)}});
   }
   if (opened->discarded) {
-    log_error(fmt::format("the data is beyond use: {}; this server begins empty and asks to be re-admitted",
-                          opened->discard_reason));
+    log_error("data_discarded", "the data is beyond use: this server begins empty and asks to be re-admitted",
+              {{"reason", opened->discard_reason}});
   }
   const auto found = opened->replicas.find(kGroup);
   if (found != opened->replicas.end()) {
@@ -396,14 +410,16 @@ Status Wired::open() {
     if (found_) {
       start_replica(*std::exchange(found_, std::nullopt));
     } else if (is_added_) {
-      log_info(
-          fmt::format("waits for a leader of cluster {:016x} to reach it: it must have been added "
-                      "(`conclave member add`)",
-                      identity_.cluster.value()));
+      log_info("waits_to_join", "waits for a leader to reach it: it must have been added (`conclave member add`)",
+               {{"cluster", fmt::format("{:016x}", identity_.cluster.value())}});
     } else if (options_.join.empty() && !lost_) {
       begin_cluster();
     } else {
-      log_info(lost_ ? "waits for a leader to re-admit it" : "waits for `conclave init`, asked once of any server");
+      if (lost_) {
+        log_info("waits_for_readmission", "waits for a leader to re-admit it");
+      } else {
+        log_info("waits_for_init", "waits for `conclave init`, asked once of any server");
+      }
     }
     look_for_refusals();
   });
@@ -428,8 +444,11 @@ void Wired::start_replica(node::FoundReplica found) {
   options.raft.seed = random_.next();
   options.snapshot_log_bytes = options_.snapshot_log_bytes;
   options.history = options_.history;
-  log_info(fmt::format("starts: {}, term {}, log up to {}, state of {}", to_string(found.recovered.certainty),
-                       found.recovered.vote.term, found.recovered.last.index, found.recovered.snapshot.last.index));
+  log_info("started", "starts",
+           {{"certainty", std::string(to_string(found.recovered.certainty))},
+            {"term", fmt::format("{}", found.recovered.vote.term)},
+            {"log_up_to", fmt::format("{}", found.recovered.last.index)},
+            {"state_of", fmt::format("{}", found.recovered.snapshot.last.index)}});
   node::ReplicaWorld& world = *this;
   replica_ = std::make_unique<node::Replica>(options, std::move(found.recovered), std::move(found.keyspace), world);
   api::ServiceOptions api{.cluster = identity_.cluster, .self = identity_.node, .name = options_.name};
@@ -496,9 +515,10 @@ void Wired::join_after_a_while() {
   loop_.call_at(is_added_ ? loop_.now() : loop_.now() + kJoinDelay, [this] {
     if (replica_ != nullptr || beginning_) return;
     if (is_added_) {
-      log_info("a leader reaches this server: it joins the cluster");
+      log_info("joined", "a leader reaches this server: it joins the cluster");
     } else {
-      log_warning("a leader knows this server as a member, but its directory is empty: asks to be re-admitted");
+      log_warning("disk_lost",
+                  "a leader knows this server as a member, but its directory is empty: asks to be re-admitted");
       lost_ = true;
     }
     node::FoundReplica found{.recovered = {.group = kGroup}, .keyspace = std::make_unique<keyspace::Keyspace>()};
@@ -519,11 +539,14 @@ const Membership& Wired::applied_membership() const {
   return raft.membership_at(std::max(replica_->applied(), raft.snapshot().last.index));
 }
 
+// As it has published it; empty if it has not.
+std::string Wired::name_of(NodeId id) const {
+  const auto record = replica_ == nullptr ? std::nullopt : api::member_record(std::as_const(*replica_).keyspace(), id);
+  return record ? record->name() : std::string();
+}
+
 const JoinEntry* Wired::join_entry_of(NodeId id) const {
-  std::string name;
-  if (replica_ != nullptr) {
-    if (const auto record = api::member_record(std::as_const(*replica_).keyspace(), id)) name = record->name();
-  }
+  const std::string name = name_of(id);
   const auto found = std::ranges::find_if(servers_, [&](const JoinEntry& entry) {
     return node_id_of(entry.name) == id || address_id_of(entry) == id || entry.name == name;
   });
@@ -618,6 +641,48 @@ void Wired::follow_members(Instant now) {
   }
 }
 
+// What others will look for afterwards: who led when, which alarms stood, when this server got its state anew.
+void Wired::tell_changes() {
+  const raft::Status& role = service_->role();
+  if (role.leader != logged_.leader || (role.leader.is_set() && role.term != logged_.term)) {
+    logged_.leader = role.leader;
+    logged_.term = role.term;
+    const std::string term = fmt::format("{}", role.term);
+    if (role.leader.is_set()) {
+      log_info("leader_changed", role.leader == identity_.node ? "this server leads" : "another server leads",
+               {{"term", term},
+                {"leader", fmt::format("{:x}", role.leader.value())},
+                {"name", role.leader == identity_.node ? options_.name : name_of(role.leader)}});
+    } else {
+      log_warning("leader_lost", "no leader is known", {{"term", term}});
+    }
+  }
+  const std::vector<api::Alarm>& alarms = service_->alarms().standing();
+  if (alarms != logged_.alarms) {
+    const auto tell = [](const std::vector<api::Alarm>& those, const std::vector<api::Alarm>& before, bool raised) {
+      for (const api::Alarm& alarm : those) {
+        if (std::ranges::find(before, alarm) != before.end()) continue;
+        const LogFields fields = {{"kind", std::string(to_string(alarm.kind))},
+                                  {"member", fmt::format("{:x}", alarm.member.value())}};
+        if (raised) {
+          log_warning("alarm_raised", "an alarm stands", fields);
+        } else {
+          log_info("alarm_cleared", "an alarm is over", fields);
+        }
+      }
+    };
+    tell(alarms, logged_.alarms, true);
+    tell(logged_.alarms, alarms, false);
+    logged_.alarms = alarms;
+  }
+  const uint64_t installed = replica_->counters().snapshots_installed;
+  if (installed != logged_.snapshots_installed) {
+    logged_.snapshots_installed = installed;
+    log_info("snapshot_installed", "this server's state was replaced by a snapshot of another's",
+             {{"index", fmt::format("{}", replica_->raft().snapshot().last.index)}});
+  }
+}
+
 void Wired::introduce(NodeId to) {
   if (!is_settled()) return;
   links_->send(to, env::Lane::kConsensus, encode_introduction(wanted_peers()));
@@ -633,10 +698,10 @@ void Wired::on_introduction(ByteView frame) {
 
 void Wired::leave_if_removed() {
   if (loop_.now() < removed_until_) return;
-  log_warning("this server was removed from the cluster: it ends");
+  log_warning("removed", "this server was removed from the cluster: it ends");
   identity_.removed = true;
   if (const Status written = write_identity(*disk_, identity_); !written) {
-    log_error(fmt::format("cannot note that this server was removed: {}", written.error().message));
+    log_error("identity_not_written", "cannot note that this server was removed", {{"error", written.error().message}});
   }
   stop();
 }
@@ -648,6 +713,7 @@ void Wired::look_for_refusals() {
       if (link.refusals == 0 || link.refusal != net::PeerVerdict::kStranger) continue;
       told_refusal_ = true;
       log_warning(
+          "unknown_to_others",
           "other servers do not know this one as a member: it was removed while it was away, or is not added yet "
           "(`conclave member add`)");
       break;
@@ -664,15 +730,15 @@ void Wired::deliver(std::vector<node::StorageResult> results) {
     if (const auto* changed = std::get_if<node::SpaceChanged>(&result)) {
       disk_full_ = changed->full;
       if (disk_full_) {
-        log_warning("the disk has no space for another segment of the log");
+        log_warning("disk_full", "the disk has no space for another segment of the log");
       } else {
-        log_info("the disk has space for the log again");
+        log_info("disk_has_space", "the disk has space for the log again");
       }
     }
     if (replica_ != nullptr) {
       replica_->on_storage(now, std::move(result));
     } else if (beginning_ && std::holds_alternative<node::Persisted>(result)) {
-      log_info(options_.join.empty() ? "a new cluster of this server alone" : "a new cluster begins");
+      log_info("cluster_begun", options_.join.empty() ? "a new cluster of this server alone" : "a new cluster begins");
       start_replica({.recovered = node::Storage::bootstrap_state(kGroup, identity_.node, first_membership_),
                      .keyspace = std::make_unique<keyspace::Keyspace>()});
       bootstrap_->begun();
@@ -681,9 +747,9 @@ void Wired::deliver(std::vector<node::StorageResult> results) {
 }
 
 void Wired::watch() {
-  if (const auto line = slow_writes_.look(clock_.now(), storage_->gauge())) log_warning(*line);
+  if (const auto line = slow_writes_.look(clock_.now(), storage_->gauge())) log_warning("slow_write", *line);
   if (const auto line = crowded_ports_.look(loop_.now(), server_->port_counts(), links_->port_counts())) {
-    log_warning(*line);
+    log_warning("connections_refused", *line);
   }
   loop_.call_at(loop_.now() + kWatchInterval, [this] { watch(); });
 }
@@ -722,7 +788,10 @@ void Wired::end_turn(Instant now) {
   // The disk and the peers first: they are what a request waits for.
   storage_->submit();
   links_->flush();
-  if (service_ != nullptr) service_->turn_end(now);
+  if (service_ != nullptr) {
+    service_->turn_end(now);
+    tell_changes();
+  }
   server_->flush();
 }
 
@@ -760,14 +829,14 @@ void Wired::on_link_broken(NodeId peer) {
 
 // Nothing it holds is to be believed, so nothing is handed over or finished either.
 void Wired::on_diverged(LogIndex index) {
-  log_error(
-      fmt::format("the state after entry {} is not what a majority of the servers has: this server's memory or disk "
-                  "is at fault, or it runs another version. It ends. To have it copied from the others, start it "
-                  "with an empty data directory",
-                  index));
+  log_error("state_differs",
+            "this server's state is not what a majority of the servers has: its memory or disk is at fault, or it runs "
+            "another version. It ends. To have it copied from the others, start it with an empty data directory",
+            {{"after_entry", fmt::format("{}", index)}});
   identity_.diverged_at = index;
   if (const Status written = write_identity(*disk_, identity_); !written) {
-    log_error(fmt::format("cannot note that this server's state differs: {}", written.error().message));
+    log_error("identity_not_written", "cannot note that this server's state differs",
+              {{"error", written.error().message}});
   }
   log_flush();
   std::_Exit(kDivergedExit);
@@ -776,9 +845,11 @@ void Wired::on_diverged(LogIndex index) {
 // Nothing is lost: a build that knows the level goes on where this one ended.
 void Wired::on_outdated(uint64_t level) {
   log_error(
-      fmt::format("the cluster has feature level {}, and this build knows {} at most: it cannot follow what the "
-                  "others write, and ends. Start this server with the version that the others run",
-                  level == 0 ? "unknown to it" : fmt::format("{}", level), node::kFeatureLevelMax));
+      "outdated",
+      "this build does not know the cluster's feature level: it cannot follow what the others write, and ends. Start "
+      "this server with the version that the others run",
+      {{"level", level == 0 ? "unknown" : fmt::format("{}", level)},
+       {"known", fmt::format("{}", node::kFeatureLevelMax)}});
   log_flush();
   std::_Exit(kOutdatedExit);
 }
@@ -808,7 +879,7 @@ void Wired::on_http(const net::HttpRequest& request, std::function<void(net::Htt
 void Wired::run() {
   loop_.run();
   // No more frames or calls reach what is about to go.
-  log_info("ended");
+  log_info("ended", "ended");
   log_flush();
 }
 
@@ -819,7 +890,7 @@ void Wired::stop() {
     return;
   }
   loop_.post([this] {
-    log_info("ending: hands leadership over, finishes what is in flight");
+    log_info("ending", "hands leadership over, finishes what is in flight");
     server_->drain();
     hand_over(loop_.now() + kHandOverMax);
   });
@@ -829,13 +900,13 @@ void Wired::reload() {
   // Read here, so that no file is waited for on the loop.
   Result<Tls> loaded = load_tls();
   if (!loaded) {
-    log_error(fmt::format("reload refused, what was loaded stays: {}", loaded.error().message));
+    log_error("reload_refused", "reload refused, what was loaded stays", {{"error", loaded.error().message}});
     return;
   }
   loop_.post([this, tls = std::move(*loaded)] {
     if (tls.client) server_->set_tls(tls.client);
     if (tls.peer) links_->set_tls(tls.peer);
-    log_info(tls.client || tls.peer ? "reloaded: certificates, for new connections" : "nothing to reload");
+    log_info("reloaded", tls.client || tls.peer ? "certificates, for new connections" : "nothing to reload");
   });
 }
 
