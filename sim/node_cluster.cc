@@ -14,6 +14,8 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 // From a client to the server it asks, and back.
+// Of a command beside its value: header, key.
+constexpr size_t kEntryBytes = 64;
 constexpr Duration kClientDelay = microseconds(100);
 constexpr Duration kAdministerMean = milliseconds(500);
 constexpr Duration kWatchAgain = milliseconds(100);
@@ -561,16 +563,28 @@ size_t NodeCluster::leader() {
   return leader;
 }
 
-Duration NodeCluster::transfer_time() {
+Duration NodeCluster::catch_up_time() {
   size_t bytes = 0;
+  LogIndex least(UINT64_MAX);
+  LogIndex most;
   for (const MachineState& machine : machines_) {
     const node::Replica* replica = machine.server == nullptr ? nullptr : machine.server->replica();
-    if (replica != nullptr) bytes = std::max(bytes, replica->keyspace().store().used_bytes());
+    if (replica == nullptr) continue;
+    bytes = std::max(bytes, replica->keyspace().store().used_bytes());
+    least = std::min(least, replica->raft().status().last.index);
+    most = std::max(most, replica->raft().status().last.index);
   }
   const NetworkOptions& network = world_.parameters().network;
-  const Duration round_trip = 2 * (network.delay_min + network.delay_mean);
-  // Once more for what is sent in vain: an older state, a chunk asked for again.
-  return 2 * round_trip * static_cast<int64_t>(bytes / knobs_.storage.chunk_bytes);
+  const raft::Options& raft = knobs_.replica.raft;
+  const Duration round_trip = 2 * (network.delay_min + network.delay_mean) + world_.parameters().disk.sync_mean;
+  const size_t chunks = bytes / knobs_.storage.chunk_bytes;
+  // Half a queue of messages under way.
+  const size_t messages = std::clamp<size_t>(network.queue_frames_max / 2, 1, raft.inflight_messages_max);
+  const size_t in_message = std::clamp<size_t>(raft.bytes_per_message_max / (knobs_.value_bytes + kEntryBytes), 1,
+                                               raft.entries_per_message_max);
+  const size_t entries = most > least ? static_cast<size_t>(most - least) : 0;
+  // Once more for what is sent in vain: an older state, a chunk asked for again, what a queue could not hold.
+  return 2 * round_trip * static_cast<int64_t>(chunks + entries / (messages * in_message));
 }
 
 std::string NodeCluster::why_not_converged() {

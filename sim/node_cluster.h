@@ -41,8 +41,8 @@ class NodeCluster final : public Host {
   [[nodiscard]] NodeServer* server(size_t node) { return machines_[node].server.get(); }
   // From now on clients ask only these, a few times more, then rest; leases are let go.
   void begin_liveness(const std::vector<bool>& core);
-  // What it may take to send a whole state, chunk after chunk.
-  [[nodiscard]] Duration transfer_time();
+  // What it may take to send a whole state, chunk after chunk, and then all that one server's log has and another's not.
+  [[nodiscard]] Duration catch_up_time();
   [[nodiscard]] std::string why_not_converged();
   [[nodiscard]] std::string judge_history() const { return check_.judge(operations_); }
   // Sums counters of servers that end or have ended.

@@ -106,7 +106,7 @@ RunResult run_cluster(RunContext& context, const SwarmParameters& parameters, co
   TwoPhases phases{
       .safety = context.time,
       .liveness_max = std::max<Duration>(seconds(60), 30 * knobs.replica.raft.election_timeout),
-      .liveness_extra = [&] { return cluster.transfer_time(); },
+      .liveness_extra = [&] { return cluster.catch_up_time(); },
       .violation = [&] { return cluster.check().violation(); },
       .on_healed = [&](const std::vector<bool>& core) { cluster.begin_liveness(core); },
       .excuse = [&] { return cluster.why_not_converged(); },

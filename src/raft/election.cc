@@ -167,6 +167,7 @@ void Raft::become_leader() {
     peer.match = LogIndex();
     peer.next = log_.last_index().next();
     peer.inflight.clear();
+    peer.window = 0;
     peer.heard_at = now_;
     peer.heard = false;
     peer.round = ReadId();

@@ -50,6 +50,9 @@ struct Peer {
   LogIndex match;           // durable there and equal to this log
   LogIndex next;            // the next entry to send
   Ring<LogIndex> inflight;  // last index of each message with entries under way
+  // How many there may be: fewer where the way to the peer loses what goes beyond; zero: as many as the options allow.
+  size_t window = 0;
+  size_t acknowledged = 0;  // messages since the window last grew
   Instant heard_at{};       // last answer in this term
   bool heard = false;       // any answer in this term
   ReadId round;             // newest round answered
@@ -207,6 +210,8 @@ class Raft {
   // replication.cc
   LogIndex append_as_leader(EntryType type, SharedBytes payload);
   void send_appends(Peer& peer);
+  [[nodiscard]] size_t window_of(const Peer& peer) const;
+  void widen(Peer& peer) const;
   void send_append(Peer& peer, size_t count);
   void broadcast_heartbeat();
   void broadcast_appends();

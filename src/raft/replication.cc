@@ -51,6 +51,17 @@ void Raft::send_append(Peer& peer, size_t count) {
   send(peer.id, request);
 }
 
+size_t Raft::window_of(const Peer& peer) const {
+  return peer.window == 0 ? options_.inflight_messages_max : peer.window;
+}
+
+// By one message for each window that arrived.
+void Raft::widen(Peer& peer) const {
+  if (peer.window == 0 || peer.acknowledged < peer.window) return;
+  peer.acknowledged = 0;
+  if (++peer.window >= options_.inflight_messages_max) peer.window = 0;
+}
+
 // All that the peer's window allows.
 void Raft::send_appends(Peer& peer) {
   if (peer.flow != Peer::Flow::kSnapshot && peer.next <= log_.start().index) {
@@ -70,7 +81,7 @@ void Raft::send_appends(Peer& peer) {
       break;
     }
     case Peer::Flow::kReplicate:
-      while (peer.next <= log_.last_index() && peer.inflight.size() < options_.inflight_messages_max) {
+      while (peer.next <= log_.last_index() && peer.inflight.size() < window_of(peer)) {
         const size_t count =
             log_.count_within(peer.next, options_.entries_per_message_max, options_.bytes_per_message_max);
         send_append(peer, count);
@@ -191,7 +202,11 @@ void Raft::handle(const Header& header, const AppendReply& reply) {
       peer->next = std::max(peer->next, log_.first_index());
     }
     peer->next = std::max(peer->next, peer->match.next());
-    while (!peer->inflight.empty() && peer->inflight.front() <= peer->match) peer->inflight.pop_front();
+    while (!peer->inflight.empty() && peer->inflight.front() <= peer->match) {
+      peer->inflight.pop_front();
+      ++peer->acknowledged;
+    }
+    widen(*peer);
     // Both may find this server leader no more.
     advance_commit();
     if (role_ != Role::kLeader) return;
@@ -208,6 +223,11 @@ void Raft::handle(const Header& header, const AppendReply& reply) {
   if (peer->flow == Peer::Flow::kReplicate) {
     // Refused at or below what it acknowledged: an old answer, overtaken.
     if (reply.rejected <= peer->match) return;
+    // Something on the way was lost. A queue that cannot hold all that is sent ahead loses some of it each time, and
+    // each loss costs the peer a round or two of heartbeats; so less is sent ahead, and more again as it arrives.
+    REACHED(window_narrowed);
+    peer->window = std::max<size_t>(window_of(*peer) / 2, 1);
+    peer->acknowledged = 0;
     peer->flow = Peer::Flow::kProbe;
     peer->inflight.clear();
   } else if (reply.rejected != peer->next.prev()) {
