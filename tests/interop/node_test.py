@@ -15,9 +15,9 @@ import driven
 
 HERE = pathlib.Path(__file__).resolve().parent
 SKIPPED = 77
-# What npm says when it is the network that fails, and not the package.
+# What npm says when it is the network that fails, or who stands between, and not the package.
 UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ENETUNREACH", "EHOSTUNREACH", "ETIMEDOUT",
-               "ERR_SOCKET_TIMEOUT", "FETCH_ERROR")
+               "ERR_SOCKET_TIMEOUT", "FETCH_ERROR", "SELF_SIGNED_CERT_IN_CHAIN", "UNABLE_TO_GET_ISSUER_CERT")
 
 
 def install(directory):
