@@ -71,13 +71,17 @@ void Replica::send_chunk(const raft::Message& message) {
 
 void Replica::on(Instant now, ChunkRead& result) {
   const auto node = chunks_.extract(result.message);
-  if (!result.found && result.mark.last == raft_.snapshot().last && now >= retaken_at_ + kSnapshotRetry) {
-    // Its own file is damaged or gone: whoever needs it, and asks again, gets a new one.
-    REACHED(snapshot_taken_again);
-    retake_snapshot_ = true;
-    retaken_at_ = now;
+  if (!result.found) {
+    if (result.mark.last == raft_.snapshot().last && now >= retaken_at_ + kSnapshotRetry) {
+      // Its own file is damaged or gone: whoever needs it, and asks again, gets a new one.
+      REACHED(snapshot_taken_again);
+      retake_snapshot_ = true;
+      retaken_at_ = now;
+    }
+    step(now, raft::SnapshotUnreadable{.mark = result.mark});
+    return;
   }
-  if (node.empty() || !result.found) return;
+  if (node.empty()) return;
   raft::Message message = node.mapped();
   auto& chunk = std::get<raft::SnapshotChunk>(message.body);
   chunk.bytes = result.bytes;

@@ -164,6 +164,7 @@ class Raft {
   void on(const LinkBroken& input);
   void on(const LinkUp& input);
   void on(const Compact& input);
+  void on(const SnapshotUnreadable& input);
   void on(const ChunkStored& input);
   void on(const HoleFound& input);
   void on(const ClockLease& input);

@@ -272,6 +272,19 @@ void Raft::handle(const Header& header, const SnapshotChunk& chunk) {
       .from = header.from, .mark = chunk.mark, .offset = chunk.offset, .total = chunk.total, .bytes = chunk.bytes};
 }
 
+// The newest is the driver's to take again. Of the older nothing more comes: whoever was sent it begins the newest.
+void Raft::on(const SnapshotUnreadable& input) {
+  if (input.mark.last != snapshot_before_.last) return;
+  REACHED(older_snapshot_given_up);
+  snapshot_before_ = SnapshotMark();
+  if (role_ != Role::kLeader) return;
+  for (Peer& peer : peers_) {
+    if (peer.flow != Peer::Flow::kSnapshot || peer.snapshot.last != input.mark.last) continue;
+    peer.snapshot_waiting = false;
+    send_chunk(peer);
+  }
+}
+
 void Raft::on(const ChunkStored& input) {
   if (input.complete) install(input.mark);
   const bool installed = input.mark.last.index <= commit_;

@@ -110,6 +110,8 @@ class Script {
       }
     } else if (command == "snapshot") {
       c.snapshot(id, number(option(words, "keep", "0")));
+    } else if (command == "snapshot-unreadable") {
+      c.step(id, SnapshotUnreadable{.mark = {.last = c.raft(id).log().position_at(LogIndex(number(words[2])))}});
     } else if (command == "hole") {
       c.step(id, HoleFound{.from = LogIndex(number(words[2])), .to = LogIndex(number(words[3]))});
     } else if (command == "crash") {

@@ -84,6 +84,11 @@ struct Compact {
   LogIndex keep_from;
 };
 
+// The driver cannot read its snapshot at `mark` any more: damaged, or gone.
+struct SnapshotUnreadable {
+  SnapshotMark mark;
+};
+
 // The driver stored a chunk (Output::chunk) durably: `offset` bytes of the snapshot are there. complete: all of them,
 // and the file is whole, checked and durable under its name.
 struct ChunkStored {
@@ -106,7 +111,7 @@ struct ClockLease {
 };
 
 using Input = std::variant<Start, Tick, Receive, WriteDone, Propose, ProposeMembership, Read, Transfer, LinkBroken,
-                           LinkUp, Compact, ChunkStored, HoleFound, ClockLease>;
+                           LinkUp, Compact, SnapshotUnreadable, ChunkStored, HoleFound, ClockLease>;
 
 // ---- Outputs ----
 
