@@ -39,6 +39,12 @@ void Call::answer(std::string message) {
   finish({});
 }
 
+void Call::answer(std::vector<std::string> pieces) {
+  if (pieces.size() == 1) return answer(std::move(pieces.front()));
+  wire_->send_pieces(std::move(pieces));
+  finish({});
+}
+
 void UnaryCall::on_message(ByteView message) {
   if (std::exchange(asked_, true) || !is_open()) return;
   if (!context().has_leader() && requires_leader()) {

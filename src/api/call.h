@@ -39,6 +39,7 @@ class Call : public net::CallHandler, public Waiter {
   // Ends the call.
   void finish(const net::GrpcStatus& status);
   void answer(std::string message);
+  void answer(std::vector<std::string> pieces);
   void fail(keyspace::ErrorId error) { finish(status_of(error)); }
   void fail(keyspace::GrpcCode code, std::string_view text) { finish(status_of(code, text)); }
 

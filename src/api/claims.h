@@ -62,6 +62,7 @@ class Claims {
    public:
     explicit Recheck(Claims& claims) : claims_(claims) {}
     bool run(uint32_t& units) override;
+    [[nodiscard]] bool may_wait() const override { return false; }
 
    private:
     Claims& claims_;

@@ -104,26 +104,44 @@ int64_t Context::ttl_seconds_min() const {
 // ---- Work and time ----
 
 void Context::start_job(Job& job) {
-  if (job.place_) return;
-  job.place_ = jobs_.insert(jobs_.end(), &job);
+  if (job.among_ != nullptr) return;
+  job.among_ = job.used_ >= kPromptUnits && job.may_wait() ? &leisure_jobs_ : &jobs_;
+  job.place_ = job.among_->insert(job.among_->end(), &job);
 }
 
 void Context::stop_job(Job& job) {
-  if (!job.place_) return;
-  jobs_.erase(*job.place_);
-  job.place_.reset();
+  if (job.among_ == nullptr) return;
+  std::exchange(job.among_, nullptr)->erase(job.place_);
+}
+
+uint32_t Context::run_next(std::list<Job*>& among, uint32_t units) {
+  Job* const job = among.front();
+  among.splice(among.end(), among, among.begin());
+  uint32_t left = units;
+  const bool done = job->run(left);
+  const uint32_t used = std::max<uint32_t>(1, units - left);
+  if (done) {
+    // The call may be over, but is destroyed in a later step of the loop.
+    stop_job(*job);
+  } else if (job->among_ != nullptr && job->used_ < kPromptUnits) {
+    job->used_ += used;
+    if (job->used_ >= kPromptUnits && job->may_wait()) {
+      REACHED(job_waits_for_time);
+      stop_job(*job);
+      start_job(*job);
+    }
+  }
+  return used;
 }
 
 void Context::run_jobs() {
   for (size_t count = jobs_.size(); count > 0 && !jobs_.empty() && read_units_ > 0; --count) {
-    Job* job = jobs_.front();
-    jobs_.splice(jobs_.end(), jobs_, jobs_.begin());
-    const uint32_t share = std::min(read_units_, kSharedUnits);
-    uint32_t left = share;
-    const bool done = job->run(left);
-    read_units_ -= std::max<uint32_t>(1, share - left);
-    if (done) stop_job(*job);
+    read_units_ -= run_next(jobs_, std::min(read_units_, kSharedUnits));
   }
+}
+
+void Context::work_at_leisure() {
+  if (!leisure_jobs_.empty()) run_next(leisure_jobs_, kLeisureUnits);
 }
 
 void Context::set_timer(Timed& timed, Instant at) {

@@ -42,16 +42,21 @@ class Waiter {
   virtual void on_refused(node::Ticket ticket, keyspace::ErrorId error) = 0;
 };
 
-// Work that goes on in slices at the ends of turns.
+// Work that goes on in slices: at the ends of turns, and once it has used a fair amount (kPromptUnits), when there is
+// time for it.
 class Job {
  public:
   virtual ~Job() = default;
   // True: done, and not called again. `units` is reduced by the work.
   virtual bool run(uint32_t& units) = 0;
+  // Whether it may come to wait for time: not if others wait for it.
+  [[nodiscard]] virtual bool may_wait() const { return true; }
 
  private:
   friend class Context;
-  std::optional<std::list<Job*>::iterator> place_;
+  std::list<Job*>* among_ = nullptr;  // null: not started
+  std::list<Job*>::iterator place_;
+  uint32_t used_ = 0;  // up to kPromptUnits
 };
 
 // Called at a time, at the end of a turn.
@@ -185,6 +190,9 @@ class Context {
   [[nodiscard]] bool has_work() const {
     return turn_requested_ || !jobs_.empty() || background_ || streams_.has_work();
   }
+  // Work to be done when there is time, a piece of it each time.
+  [[nodiscard]] bool has_leisure_work() const { return !leisure_jobs_.empty(); }
+  void work_at_leisure();
 
  private:
   struct Slot {
@@ -192,6 +200,8 @@ class Context {
     uint32_t generation = 1;
   };
   void run_jobs();
+  // The first of them, and then it is the last. What it used.
+  uint32_t run_next(std::list<Job*>& among, uint32_t units);
 
   ServiceOptions options_;
   node::Replica& replica_;
@@ -213,6 +223,7 @@ class Context {
   bool background_ = false;
   bool turn_requested_ = false;
   std::list<Job*> jobs_;
+  std::list<Job*> leisure_jobs_;  // have used kPromptUnits
   std::map<std::pair<Instant, uint64_t>, Timed*> timers_;
   Listeners<RoleListener> role_listeners_;
   Listeners<StateUser> state_users_;

@@ -21,7 +21,9 @@ using keyspace::ErrorId;
 using keyspace::GrpcCode;
 
 // The one key of a RangeResponse of oldest_claim(), as field 2 of what follows a header; nothing if there is none.
-std::optional<std::string> only_key(const std::string& message) {
+std::optional<std::string> only_key(const std::vector<std::string>& pieces) {
+  std::string message;
+  for (const std::string& piece : pieces) message.append(piece);
   etcdserverpb::RangeResponse range;
   if (!range.ParseFromString(message) || range.kvs().empty()) return std::nullopt;
   return range.kvs(0).SerializeAsString();
@@ -146,8 +148,8 @@ class LeaderCall final : public UnaryCall, public RangeWork::Owner {
   LeaderCall(Context& context, net::ServerCall& wire)
       : UnaryCall(context, wire, Method::kLeader), work_(context, *this) {}
 
-  void on_range(std::string message, Revision revision) override {
-    const std::optional<std::string> key = only_key(message);
+  void on_range(std::vector<std::string> pieces, Revision revision) override {
+    const std::optional<std::string> key = only_key(pieces);
     if (!key) {
       fail(GrpcCode::kUnknown, kNoElectionLeader);
       return;
@@ -218,8 +220,8 @@ class ObserveCall final : public StreamCall, public StreamOwner, public StateUse
     if (is_open()) fail(ErrorId::kLeaderChanged);
   }
 
-  void on_range(std::string message, Revision revision) override {
-    const std::optional<std::string> oldest = only_key(message);
+  void on_range(std::vector<std::string> pieces, Revision revision) override {
+    const std::optional<std::string> oldest = only_key(pieces);
     if (!oldest) {
       watch({}, revision);
       return;

@@ -61,6 +61,7 @@ class CompactCall final : public WriteCall, public Job {
     answer(context().response());
     return true;
   }
+  [[nodiscard]] bool may_wait() const override { return false; }
 
  protected:
   void accepted(ByteView canonical) override {
@@ -149,7 +150,7 @@ class RangeCall final : public RangeRequestCall, public RangeWork::Owner {
  public:
   RangeCall(Context& context, net::ServerCall& wire, Method method)
       : RangeRequestCall(context, wire, method), work_(context, *this) {}
-  void on_range(std::string message, Revision) override { answer(std::move(message)); }
+  void on_range(std::vector<std::string> pieces, Revision) override { answer(std::move(pieces)); }
   void on_range_refused(ErrorId error) override { fail(error); }
 
  protected:
@@ -264,9 +265,16 @@ void RangeWork::start(const keyspace::RangeRequest& request) {
   // client watches from the next.
   revision_ = keyspace.revision();
   term_ = context_.role().term;
-  message_ = context_.response(revision_);
-  header_bytes_ = message_.size();
-  if (run(context_.read_units())) return;
+  pieces_.clear();
+  piece_ = context_.response(revision_);
+  header_bytes_ = piece_.size();
+  bytes_ = 0;
+  uint32_t& left = context_.read_units();
+  const uint32_t share = std::min(left, kSharedUnits);
+  uint32_t units = share;
+  const bool done = run(units);
+  left -= share - units;
+  if (done) return;
   REACHED(range_in_slices);
   context_.start_job(*this);
   context_.state_users().add(*this);
@@ -275,26 +283,40 @@ void RangeWork::start(const keyspace::RangeRequest& request) {
 void RangeWork::stop() {
   context_.stop_job(*this);
   context_.state_users().remove(*this);
-  context_.range_bytes() -= std::exchange(counted_, 0);
+  context_.range_bytes() -= std::exchange(bytes_counted_, 0);
   read_.reset();
 }
 
 bool RangeWork::run(uint32_t& units) {
-  const bool done = read_->step(units, message_);
-  if (!done) {
-    context_.range_bytes() += message_.size() - counted_;
-    counted_ = message_.size();
-    const bool too_large = message_.size() > kRangeBytesMax;
-    if (!too_large && context_.range_bytes() <= kRangesBytesMax) return false;
-    stop();
-    message_ = {};
-    owner_.on_range_refused(too_large ? ErrorId::kRequestTooLarge : ErrorId::kTooManyRequests);
-    return true;
+  // Between two pieces nothing is copied again, and what waits is never in one piece of memory.
+  while (units > 0) {
+    const uint32_t share = std::min(units, kRangePartUnits);
+    uint32_t left = share;
+    const bool done = read_->step(left, piece_);
+    units -= share - left;
+    if (done) {
+      stop();
+      take_piece();
+      if (term_ != context_.role().term) pieces_.front().replace(0, header_bytes_, context_.response(revision_));
+      owner_.on_range(std::exchange(pieces_, {}), revision_);
+      return true;
+    }
+    if (piece_.size() >= kRangePartBytes) take_piece();
   }
+  context_.range_bytes() += bytes_ + piece_.capacity() - bytes_counted_;
+  bytes_counted_ = bytes_ + piece_.capacity();
+  const bool too_large = bytes_ > kRangeBytesMax;
+  if (!too_large && context_.range_bytes() <= kRangesBytesMax) return false;
   stop();
-  if (term_ != context_.role().term) message_.replace(0, header_bytes_, context_.response(revision_));
-  owner_.on_range(std::move(message_), revision_);
+  pieces_ = {};
+  piece_ = {};
+  owner_.on_range_refused(too_large ? ErrorId::kRequestTooLarge : ErrorId::kTooManyRequests);
   return true;
+}
+
+void RangeWork::take_piece() {
+  bytes_ += piece_.capacity();
+  pieces_.push_back(std::exchange(piece_, {}));
 }
 
 void RangeWork::on_state_replaced() {

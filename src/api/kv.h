@@ -17,8 +17,8 @@ class RangeWork final : public Job, public StateUser {
   class Owner {
    public:
     virtual ~Owner() = default;
-    // `message` is a whole RangeResponse, read at `revision`.
-    virtual void on_range(std::string message, Revision revision) = 0;
+    // The pieces of a whole RangeResponse, read at `revision`.
+    virtual void on_range(std::vector<std::string> pieces, Revision revision) = 0;
     virtual void on_range_refused(keyspace::ErrorId error) = 0;
   };
   RangeWork(Context& context, Owner& owner) : context_(context), owner_(owner) {}
@@ -32,14 +32,18 @@ class RangeWork final : public Job, public StateUser {
   void on_state_replaced() override;
 
  private:
+  void take_piece();
+
   Context& context_;
   Owner& owner_;
   std::optional<keyspace::RangeRead> read_;
-  std::string message_;
+  std::vector<std::string> pieces_;
+  std::string piece_;  // the last one
   Revision revision_;
   Term term_;
   size_t header_bytes_ = 0;
-  size_t counted_ = 0;  // of message_, in Context::range_bytes()
+  size_t bytes_ = 0;          // what pieces_ hold
+  size_t bytes_counted_ = 0;  // of them and the last one, in Context::range_bytes()
 };
 
 }  // namespace conclave::api

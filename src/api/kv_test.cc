@@ -169,6 +169,32 @@ TEST_F(KvTest, ALargeRangeIsReadInSlicesAtOneRevision) {
   EXPECT_FALSE(cluster_.service().has_work());
 }
 
+TEST_F(KvTest, ALargeRangeWaitsForTimeOnceItUsedItsShare) {
+  for (int i = 0; i < 2'000; ++i) cluster_.put("key" + std::to_string(i), std::string(2'000, 'v'));
+  etcdserverpb::RangeRequest request;
+  request.set_key("key");
+  request.set_range_end("kez");
+  request.set_serializable(true);
+  auto range = cluster_.open("/etcdserverpb.KV/Range");
+  range->say(request);
+  while (cluster_.service().has_work()) cluster_.service().turn_end(cluster_.clock.instant);
+  ASSERT_FALSE(range->ended());
+  EXPECT_TRUE(cluster_.service().has_leisure_work());
+  // Others are answered at once meanwhile, and it goes on where it was.
+  auto other = cluster_.open("/etcdserverpb.KV/Range");
+  etcdserverpb::RangeRequest small;
+  small.set_key("key7");
+  small.set_serializable(true);
+  other->say(small);
+  EXPECT_EQ(other->outcome(), "OK");
+  int pieces = 0;
+  for (; cluster_.service().has_leisure_work(); ++pieces) cluster_.service().work_at_leisure();
+  EXPECT_GT(pieces, 10);
+  ASSERT_EQ(range->outcome(), "OK");
+  EXPECT_EQ(range->answer<etcdserverpb::RangeResponse>().kvs_size(), 2'000);
+  EXPECT_FALSE(cluster_.service().has_work());
+}
+
 TEST_F(KvTest, ACancelledRangeLetsGoOfWhatItPinned) {
   for (int i = 0; i < 1'000; ++i) cluster_.put("key" + std::to_string(i), std::string(4'000, 'v'));
   etcdserverpb::RangeRequest request;

@@ -25,6 +25,10 @@ inline constexpr uint32_t kReadUnitsPerTurn = 2 * keyspace::kSliceUnits;
 inline constexpr uint32_t kStreamUnitsPerTurn = 2 * keyspace::kSliceUnits;
 // What one of many gets at a time, so that a large one does not hold up the small.
 inline constexpr uint32_t kSharedUnits = 256;
+// Work that has used so much, about a millisecond or 2 MiB, goes on when there is time for it (net::Loop::at_leisure),
+// and then in smaller pieces: it holds up everybody else.
+inline constexpr uint32_t kPromptUnits = 2 * keyspace::kSliceUnits;
+inline constexpr uint32_t kLeisureUnits = 128;
 
 // A stream stops sending with so much unsent: enough to fill a connection, little enough that ten thousand slow readers
 // cost what ten thousand connections may. What is behind waits in the watcher's queue, or in history.

@@ -164,6 +164,7 @@ class HashCall final : public UnaryCall, public Job {
     answer(context().response() + response.SerializeAsString());
     return true;
   }
+  [[nodiscard]] bool may_wait() const override { return false; }
 
  protected:
   void on_request(ByteView) override {

@@ -51,6 +51,9 @@ class Service final : public net::Service, public node::ReplicaClients {
   void turn_end(Instant now);
   [[nodiscard]] Instant next_deadline() const { return context_.next_deadline(); }
   [[nodiscard]] bool has_work() const { return context_.has_work(); }
+  // What can wait for everybody else: a piece each time, and what it answers goes out with the next turn_end().
+  [[nodiscard]] bool has_leisure_work() const { return context_.has_leisure_work(); }
+  void work_at_leisure() { context_.work_at_leisure(); }
   // Who leads, as this server's calls see it.
   [[nodiscard]] const raft::Status& role() const { return context_.role(); }
   [[nodiscard]] const Alarms& alarms() const { return context_.alarms(); }

@@ -94,6 +94,14 @@ void OutboundMessages::add(std::string_view message) {
   segment.append(message);
 }
 
+void OutboundMessages::add(std::vector<std::string>&& pieces) {
+  size_t size = 0;
+  for (const std::string& piece : pieces) size += piece.size();
+  ASSERT_CMP(size, <=, size_t{UINT32_MAX});
+  add_prefix(open_segment(kGrpcPrefixBytes), size);
+  for (std::string& piece : pieces) segments_.push_back(std::move(piece));
+}
+
 void OutboundMessages::take(size_t count, std::string& out) {
   ASSERT_CMP(count, <=, bytes_);
   bytes_ -= count;

@@ -86,8 +86,11 @@ TEST(OutboundMessages, GivesBackWhatWasAddedInAnyPieces) {
     const char prefix[5] = {0, static_cast<char>(message.size() >> 24), static_cast<char>(message.size() >> 16),
                             static_cast<char>(message.size() >> 8), static_cast<char>(message.size())};
     expected.append(prefix, 5).append(message);
-    if (random.coin()) {
+    if (const uint64_t how = random.below(3); how == 0) {
       out.add(std::string_view(message));
+    } else if (how == 1) {
+      const size_t cut = random.below(message.size() + 1);
+      out.add(std::vector<std::string>{message.substr(0, cut), message.substr(cut)});
     } else {
       out.add(std::move(message));
     }

@@ -79,6 +79,7 @@ class Call final : public ServerCall {
   [[nodiscard]] std::string_view header(std::string_view name) const override;
   [[nodiscard]] Instant deadline() const override { return deadline_; }
   void send(std::string message) override;
+  void send_pieces(std::vector<std::string> pieces) override;
   void finish(const GrpcStatus& status) override;
   [[nodiscard]] size_t queued_bytes() const override { return out_.size(); }
 
@@ -114,6 +115,7 @@ class Call final : public ServerCall {
   void answer_http(std::string_view http_status);
   void submit_trailers_only();
   void submit_trailers();
+  void note_sent(size_t queued_before);
   void start_response();
 
   Http2Server& connection_;
@@ -239,10 +241,13 @@ class Http2Server final : public Protocol {
   // Opening a stream and resetting it at once, or having it reset, costs the client nothing (the "rapid reset"); a
   // client whose many calls run into their time limits does it too, at a lower rate.
   Budget resets_{2000, 500};
-  // PING (on which PingStrikes is stricter, unless it is told otherwise) and answers to none of ours, SETTINGS,
-  // PRIORITY, GOAWAY, empty DATA, frames that HTTP/2 does not know. Restored when we send data: clients measure their
-  // bandwidth by a ping for each answer.
+  // PING (on which PingStrikes is stricter, unless it is told otherwise) and answers to none of ours, PRIORITY, GOAWAY,
+  // empty DATA, frames that HTTP/2 does not know. Restored when we send data: clients measure their bandwidth by a ping
+  // for each answer.
   Budget controls_{1000, 100};
+  // SETTINGS, the dearest of them: each is acknowledged, and goes through all streams. Restored likewise: a client that
+  // measures its bandwidth says so by new ones, a few in all.
+  Budget settings_{100, 10};
   // WINDOW_UPDATE. Restored likewise; more of them, since a client with wide windows may give back what it read in
   // pieces, long after we sent the last one.
   Budget windows_{10'000, 1000};
@@ -408,7 +413,18 @@ void Call::send(std::string message) {
   ASSERT(!finished_);
   const size_t before = out_.size();
   out_.add(std::move(message));
-  connection_.add_queued(out_.size() - before);
+  note_sent(before);
+}
+
+void Call::send_pieces(std::vector<std::string> pieces) {
+  ASSERT(!finished_);
+  const size_t before = out_.size();
+  out_.add(std::move(pieces));
+  note_sent(before);
+}
+
+void Call::note_sent(size_t queued_before) {
+  connection_.add_queued(out_.size() - queued_before);
   if (out_.size() > kDrainedBytes) above_ = true;
   start_response();
 }
@@ -559,6 +575,7 @@ struct Http2Server::Callbacks {
           call.out().take(length, *self(user_data).out_);
           self(user_data).drop_queued(length);
           self(user_data).controls_.restore();
+          self(user_data).settings_.restore();
           self(user_data).windows_.restore();
           self(user_data).strikes_.wipe();
           call.on_taken();
@@ -771,7 +788,7 @@ void Http2Server::on_frame(const nghttp2_frame& frame) {
       break;
     case NGHTTP2_SETTINGS:
       established_ = true;
-      if ((frame.hd.flags & NGHTTP2_FLAG_ACK) == 0) charge(controls_);
+      if ((frame.hd.flags & NGHTTP2_FLAG_ACK) == 0) charge(settings_);
       break;
     case NGHTTP2_PING:
       on_ping((frame.hd.flags & NGHTTP2_FLAG_ACK) != 0);

@@ -33,6 +33,8 @@ class Loop {
   [[nodiscard]] asio::io_context& context();
   // First in every completion that they hand to the context: the first one of a turn reads the clock.
   void enter();
+  // Instead, where all that follows is at_leisure().
+  void enter_at_leisure();
   // Once, at the end of this turn, after all that add_turn_end() named; from there: at the end of the next.
   void at_turn_end(std::move_only_function<void()> call);
 
@@ -41,6 +43,11 @@ class Loop {
 
   // Runs `work` on the loop's thread in a later turn. Any thread. Many calls before the loop wakes cost one wake-up.
   void post(std::move_only_function<void()> work);
+
+  // `call` in this turn or a later one, in the order asked, on the loop's thread: what can wait for what others want.
+  // While others want something such calls get a quarter of the time, and all of it when nobody did for some
+  // milliseconds. Each should be done within a few hundred microseconds: that much it may hold up everybody else.
+  void at_leisure(std::move_only_function<void()> call);
 
   // Called at the end of each turn, in the order added. May queue more work, which makes the next turn come at once.
   void add_turn_end(std::function<void(Instant now)> end);
@@ -59,6 +66,7 @@ class Loop {
   struct Implementation;
   void wait();
   void turn();
+  void run_leisure();
   std::unique_ptr<Implementation> implementation_;
   Instant now_{};
 };

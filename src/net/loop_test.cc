@@ -193,5 +193,42 @@ TEST(Loop, StopFromAnotherThreadWakesIt) {
   }
 }
 
+// Calls at leisure of 100 us each, for ever, by a clock that they put forward; the part that they got of so much time.
+// `busy`: others ask all the while, 50 us each.
+struct Leisure : LoopTest {
+  double part(bool busy, seconds time) {
+    Duration used{};
+    std::function<void()> work = [&] {
+      clock.shift += microseconds(100);
+      used += microseconds(100);
+      loop.at_leisure([&work] { work(); });
+    };
+    loop.at_leisure([&work] { work(); });
+    std::function<void()> ask = [&] {
+      clock.shift += microseconds(50);
+      if (busy) loop.post([&ask] { ask(); });
+    };
+    loop.post([&ask] { ask(); });
+    const Instant begin = clock.now();
+    EXPECT_TRUE(run_until([&] { return clock.now() >= begin + time; }, 2 * time));
+    return std::chrono::duration<double>(used) / std::chrono::duration<double>(clock.now() - begin);
+  }
+};
+
+TEST_F(Leisure, HasAQuarterWhileOthersAsk) {
+  EXPECT_NEAR(part(true, seconds(10)), 0.25, 0.05);
+}
+
+TEST_F(Leisure, HasAllOfItOtherwise) {
+  EXPECT_GT(part(false, seconds(10)), 0.8);
+}
+
+TEST_F(Leisure, KeepsItsOrder) {
+  std::vector<int> order;
+  for (int i = 0; i < 5; ++i) loop.at_leisure([&order, i] { order.push_back(i); });
+  EXPECT_TRUE(run_until([&] { return order.size() == 5; }));
+  EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4}));
+}
+
 }  // namespace
 }  // namespace conclave::net

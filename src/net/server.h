@@ -32,6 +32,12 @@ class ServerCall {
   [[nodiscard]] virtual Instant deadline() const = 0;
   // Queues one serialised message.
   virtual void send(std::string message) = 0;
+  // One serialised message in pieces, in order: a large one is never in one piece of memory.
+  virtual void send_pieces(std::vector<std::string> pieces) {
+    std::string message;
+    for (const std::string& piece : pieces) message.append(piece);
+    send(std::move(message));
+  }
   // Ends the call. Nothing after it; the handler is destroyed in a later step of the loop.
   virtual void finish(const GrpcStatus& status) = 0;
   // Sent, and not yet taken by the connection: a handler that streams stops at a bound of its own and goes on in

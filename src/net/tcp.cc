@@ -21,7 +21,6 @@ using asio::ip::tcp;
 constexpr size_t kReadBytesPerTurn = size_t{256} << 10;
 constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr size_t kPiecesPerWrite = 64;
-constexpr int kAcceptsPerTurn = 64;
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 
 // One for all sockets of a thread: an idle connection holds no buffer.
@@ -52,6 +51,7 @@ class Socket : public std::enable_shared_from_this<Socket> {
   explicit Socket(Loop& loop) : loop_(loop), socket_(loop.context()), resolver_(loop.context()) {}
 
   void set_events(TcpEvents* events) { events_ = events; }
+  void set_at_leisure(bool at_leisure) { at_leisure_ = at_leisure; }
 
   void connect(const std::string& host, uint16_t port) {
     asio::error_code error;
@@ -85,9 +85,17 @@ class Socket : public std::enable_shared_from_this<Socket> {
     if (reading_ || !socket_.is_open()) return;
     reading_ = true;
     socket_.async_wait(tcp::socket::wait_read, [self = shared_from_this()](const asio::error_code& error) {
+      if (self->at_leisure_ && !error) {
+        self->loop_.enter_at_leisure();
+        self->loop_.at_leisure([self] { self->read_now(); });
+        return;
+      }
       self->loop_.enter();
-      self->reading_ = false;
-      if (!error) self->read();
+      if (error) {
+        self->reading_ = false;
+      } else {
+        self->read_now();
+      }
     });
   }
 
@@ -147,6 +155,11 @@ class Socket : public std::enable_shared_from_this<Socket> {
     });
   }
 
+  void read_now() {
+    reading_ = false;
+    read();
+  }
+
   void read() {
     char* const buffer = read_buffer();
     size_t total = 0;
@@ -193,6 +206,7 @@ class Socket : public std::enable_shared_from_this<Socket> {
   tcp::socket socket_;
   std::optional<tcp::resolver> resolver_;
   TcpEvents* events_ = nullptr;  // null: closed, or not yet wanted
+  bool at_leisure_ = false;
   bool reading_ = false;
   bool waiting_writable_ = false;
 };
@@ -206,6 +220,7 @@ class SocketHandle final : public TcpSocket {
   SocketHandle& operator=(const SocketHandle&) = delete;
 
   void set_events(TcpEvents& events) override { socket_->set_events(&events); }
+  void set_at_leisure(bool at_leisure) override { socket_->set_at_leisure(at_leisure); }
   void read_next() override { socket_->read_next(); }
   size_t write(std::span<const ByteView> pieces) override { return socket_->write(pieces); }
   void end_writing() override { socket_->end_writing(); }
@@ -256,33 +271,34 @@ class Acceptor : public std::enable_shared_from_this<Acceptor> {
  private:
   void accept_next() {
     acceptor_.async_wait(tcp::acceptor::wait_read, [self = shared_from_this()](const asio::error_code& error) {
-      self->loop_.enter();
-      if (!error) self->accept();
+      self->loop_.enter_at_leisure();
+      if (!error) self->loop_.at_leisure([self] { self->accept(); });
     });
   }
 
+  // One, and as many more as there is time for.
   void accept() {
-    for (int i = 0; i < kAcceptsPerTurn && acceptor_.is_open(); ++i) {
-      asio::error_code error;
-      tcp::socket socket(loop_.context());
-      acceptor_.accept(socket, error);
-      if (error == asio::error::would_block || error == asio::error::try_again) break;
-      if (error == asio::error::connection_aborted) continue;
-      if (error) {
-        // Out of descriptors or memory, of this process or of the machine: the backlog waits, and nobody spins. Nothing
-        // ends this listener but its owner.
-        ++failures_;
-        pause_ = loop_.call_at(loop_.now() + kAcceptPause, [this] {
-          pause_ = 0;
-          accept_next();
-        });
-        return;
-      }
+    if (!acceptor_.is_open()) return;
+    asio::error_code error;
+    tcp::socket socket(loop_.context());
+    acceptor_.accept(socket, error);
+    if (error == asio::error::would_block || error == asio::error::try_again) return accept_next();
+    if (error && error != asio::error::connection_aborted) {
+      // Out of descriptors or memory, of this process or of the machine: the backlog waits, and nobody spins. Nothing
+      // ends this listener but its owner.
+      ++failures_;
+      pause_ = loop_.call_at(loop_.now() + kAcceptPause, [this] {
+        pause_ = 0;
+        accept_next();
+      });
+      return;
+    }
+    if (!error) {
       auto accepted = std::make_shared<Socket>(loop_, std::move(socket));
       accepted->prepare();
       on_accept_(std::make_unique<SocketHandle>(std::move(accepted)));
     }
-    if (acceptor_.is_open()) accept_next();
+    loop_.at_leisure([self = shared_from_this()] { self->accept(); });
   }
 
   Loop& loop_;

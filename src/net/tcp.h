@@ -50,6 +50,8 @@ class TcpSocket {
 
   // An accepted socket is silent before.
   virtual void set_events(TcpEvents& events) = 0;
+  // What is read is read, and told, when there is time for it (Loop::at_leisure).
+  virtual void set_at_leisure(bool at_leisure) = 0;
   // When bytes are there, those are read (some hundred KiB at most), and nothing more until asked for again.
   virtual void read_next() = 0;
   // Gives the pieces to the kernel, in order, and returns how many bytes it took. If that is not all, on_writable()

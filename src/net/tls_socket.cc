@@ -59,6 +59,8 @@ class TlsSocket final : public TcpSocket, private TcpEvents {
   void accept(std::unique_ptr<TcpSocket> socket) {
     socket_ = std::move(socket);
     socket_->set_events(*this);
+    // A handshake costs as much as many requests, and whoever has not finished one can wait for those who have.
+    socket_->set_at_leisure(true);
   }
   void connect(Loop& loop, TcpEvents& events, const std::string& host, uint16_t port) {
     events_ = &events;
@@ -74,6 +76,7 @@ class TlsSocket final : public TcpSocket, private TcpEvents {
   size_t write(std::span<const ByteView> pieces) override;
   void end_writing() override;
   void close() override;
+  void set_at_leisure(bool at_leisure) override { socket_->set_at_leisure(at_leisure); }
   void set_patience(Duration unacknowledged_max) override { socket_->set_patience(unacknowledged_max); }
   void set_unsent_max(uint32_t bytes) override { socket_->set_unsent_max(bytes); }
   [[nodiscard]] const TlsSession* tls() const override { return session_.get(); }
@@ -220,6 +223,7 @@ void TlsSocket::step(ByteView wire) {
   bool destroyed = false;
   destroyed_ = &destroyed;
   if (was_handshake && (session_->phase() == Phase::kOpen || session_->phase() == Phase::kEnded)) {
+    socket_->set_at_leisure(false);
     events_->on_connected();
     if (destroyed) return;
   }

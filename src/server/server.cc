@@ -131,6 +131,7 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   void start_replica(node::FoundReplica found);
   void deliver(std::vector<node::StorageResult> results);
   void end_turn(Instant now);
+  void work_at_leisure();
   [[nodiscard]] Instant next_deadline() const;
   [[nodiscard]] BootstrapState bootstrap_state() const;
   // It has a leader, and all members have published their addresses.
@@ -197,6 +198,7 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   Linked linked_;
   std::vector<net::PeerAddress> told_;  // by the newest introduction, while it has no leader
   bool heard_leader_ = false;           // in this life
+  bool works_at_leisure_ = false;       // a call to the service is under way in the loop
   bool was_member_ = false;             // in this life, by what is applied
   Instant removed_until_ = kNever;      // not a member any more; ends then
   bool told_refusal_ = false;
@@ -791,8 +793,20 @@ void Wired::end_turn(Instant now) {
   if (service_ != nullptr) {
     service_->turn_end(now);
     tell_changes();
+    work_at_leisure();
   }
   server_->flush();
+}
+
+// The service's large reads, piece by piece.
+void Wired::work_at_leisure() {
+  if (works_at_leisure_ || !service_->has_leisure_work()) return;
+  works_at_leisure_ = true;
+  loop_.at_leisure([this] {
+    works_at_leisure_ = false;
+    service_->work_at_leisure();
+    work_at_leisure();
+  });
 }
 
 Instant Wired::next_deadline() const {

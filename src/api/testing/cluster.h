@@ -197,6 +197,7 @@ class Cluster {
     server.replica->tick(clock.instant);
     server.replica->flush(clock.instant);
     for (FakeCall* call : calls_) call->reap();
+    if (server.service->has_leisure_work()) server.service->work_at_leisure();
     server.service->turn_end(clock.instant);
     for (FakeCall* call : calls_) call->reap();
   }
@@ -214,7 +215,7 @@ class Cluster {
           server.replica->on_storage(clock.instant, node::Persisted{.group = kGroup, .sequence = sequence});
           worked = true;
         }
-        worked |= server.replica->has_work() || server.service->has_work();
+        worked |= server.replica->has_work() || server.service->has_work() || server.service->has_leisure_work();
       }
       while (!mail_.empty()) {
         const Mail mail = std::move(mail_.front());
