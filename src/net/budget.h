@@ -13,10 +13,11 @@ class Budget {
   Budget(int64_t burst, int64_t per_second) : burst_(burst), per_second_(per_second), left_(burst) {}
 
   // False: overdrawn.
-  [[nodiscard]] bool spend(Instant now) {
+  [[nodiscard]] bool spend(Instant now, int64_t amount = 1) {
     if (left_ < burst_) refill(now);
     if (left_ == burst_) since_ = now;
-    return left_-- > 0;
+    left_ -= amount;
+    return left_ >= 0;
   }
   void restore() { left_ = burst_; }
 

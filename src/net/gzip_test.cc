@@ -121,6 +121,36 @@ TEST_F(GzipTest, ABombIsRefusedAndTheConnectionLives) {
   expect_alive();
 }
 
+TEST_F(GzipTest, ManyThatBecomeMuchLongerAreAFlood) {
+  const std::string largest = compressed_message(gzip_bytes(std::string(kRequestBytesMax, 'b')));
+  const auto ask = [&](uint32_t stream) {
+    return frame(kHeaders, kEndHeaders, stream,
+                 request_headers("/test.Echo/Header") + hpack({{"grpc-encoding", "gzip"}})) +
+           frame(kData, kEndStream, stream, largest);
+  };
+  auto peer = connect();
+  std::string bytes;
+  for (uint32_t call = 0; call < 40; ++call) bytes += ask(2 * call + 1);
+  peer->send(bytes);
+  EXPECT_TRUE(run_until([&] { return peer->is_closed(); }));
+  EXPECT_EQ(goaway(*peer), kEnhanceYourCalm);
+  expect_alive();
+  // As long as they are on the wire, or some times so: as many as there are.
+  Random random(3);
+  std::string noise;
+  while (noise.size() < 10'000) noise.push_back(static_cast<char>(random.next()));
+  const std::string usual = compressed_message(gzip_bytes(noise + noise + noise + noise));
+  auto other = connect();
+  std::string many;
+  for (uint32_t call = 0; call < 60; ++call) {
+    many += frame(kHeaders, kEndHeaders, 2 * call + 1,
+                  request_headers("/test.Echo/Header") + hpack({{"grpc-encoding", "gzip"}})) +
+            frame(kData, kEndStream, 2 * call + 1, usual);
+  }
+  other->send(many);
+  EXPECT_TRUE(run_until([&] { return ended(*other) == 60; }));
+}
+
 TEST_F(GzipTest, AnotherEncodingIsUnimplementedAndToldWhichThereAre) {
   const std::string body = compressed_message(gzip_bytes("x"));
   for (const std::string& bytes : {call_with("snappy", body), call_with("snappy", message("x"))}) {

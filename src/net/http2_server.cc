@@ -25,6 +25,8 @@ constexpr int32_t kConnectionWindowBytes = 16 << 20;
 constexpr size_t kHeaderListBytesMax = size_t{16} << 10;
 // ServerCall::on_drained().
 constexpr size_t kDrainedBytes = size_t{64} << 10;
+// A compressed message may be so many times as long when it is not, and costs nothing but itself.
+constexpr size_t kInflationUsual = 16;
 // Kept for one connection: above it new calls are refused. Reading stops long before where the socket is what is slow;
 // this is for peers that hold their HTTP/2 windows shut, whose window updates we must go on reading.
 constexpr size_t kQueuedBytesMax = size_t{64} << 20;
@@ -188,6 +190,7 @@ class Http2Server final : public Protocol {
     held_.requests += after - before;
     return after <= before || (partial_ <= kPartialBytesMax && held_.requests <= kRequestBytesHeldMax);
   }
+  void charge_inflated(size_t compressed, size_t inflated);
   // Handlers end when none of their functions is running.
   void bury(std::unique_ptr<CallHandler> handler) { buried_.push_back(std::move(handler)); }
   void note_drained(int32_t stream) { drained_.push_back(stream); }
@@ -207,7 +210,7 @@ class Http2Server final : public Protocol {
   void on_frame(const nghttp2_frame& frame);
   void on_headers(Call& call, const nghttp2_frame& frame);
   void on_ping(bool is_answer);
-  void charge(Budget& budget);
+  void charge(Budget& budget, int64_t amount = 1);
   void tell_drained();
   void begin_keep_alive();
   void keep_alive();
@@ -251,6 +254,8 @@ class Http2Server final : public Protocol {
   // WINDOW_UPDATE. Restored likewise; more of them, since a client with wide windows may give back what it read in
   // pieces, long after we sent the last one.
   Budget windows_{10'000, 1000};
+  // KiB of messages that became more than kInflationUsual times as long: a few bytes that cost milliseconds each.
+  Budget inflated_{16 << 10, 1 << 10};
 };
 
 Call::~Call() {
@@ -359,7 +364,9 @@ void Call::read_messages(ByteView piece) {
 
 void Call::read_compressed(ByteView message) {
   std::string inflated;
-  switch (gunzip(message, kRequestBytesMax, inflated)) {
+  const Gunzip how = gunzip(message, kRequestBytesMax, inflated);
+  connection_.charge_inflated(message.size(), inflated.size());
+  switch (how) {
     case Gunzip::kDone:
       return handler_->on_message(inflated);
     case Gunzip::kTooLarge:
@@ -754,8 +761,13 @@ void Http2Server::on_ping(bool is_answer) {
   nghttp2_session_terminate_session(session_, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-void Http2Server::charge(Budget& budget) {
-  if (budget.spend(loop_.now())) return;
+void Http2Server::charge_inflated(size_t compressed, size_t inflated) {
+  const size_t usual = compressed * kInflationUsual;
+  if (inflated > usual) charge(inflated_, static_cast<int64_t>((inflated - usual) >> 10));
+}
+
+void Http2Server::charge(Budget& budget, int64_t amount) {
+  if (budget.spend(loop_.now(), amount)) return;
   REACHED(net_client_floods);
   nghttp2_session_terminate_session(session_, NGHTTP2_ENHANCE_YOUR_CALM);
 }
