@@ -51,8 +51,8 @@ KINDS = [
     # By a status each.
     Kind("lengths", refused="received"),
     # Eight connections, each with 64 MiB of answers that wait and one more; what is being put together has a limit for
-    # all, of bytes: memory that grows is up to twice as much.
-    Kind("ranges", bound_mib=8 * (64 + FILL_MIB) + 2 * 1536, refused=None, fill=True),
+    # all.
+    Kind("ranges", bound_mib=8 * (64 + FILL_MIB) + 1536, refused=None, fill=True),
     Kind("transactions", refused="received"),
     # 200 streams of 256 KiB, and the history they have not seen.
     Kind("watchers", bound_mib=200 // 4 + HISTORY_MIB, refused=None),
