@@ -532,6 +532,9 @@ bool RaftServer::fill_chunk(raft::SnapshotChunk& chunk, std::string& bytes) {
     // Damaged here: a new one takes its place.
     REACHED(sim_raft_damaged_snapshot_asked_for);
     snapshot_wanted_ = true;
+    world_.after_disk(node_, [this, mark = chunk.mark] {
+      if (!dead_) step(raft::SnapshotUnreadable{.mark = mark});
+    });
     return false;
   }
   bytes = std::move(piece->bytes);

@@ -88,7 +88,8 @@ void add_raft_suites() {
                      "caught_up_by_snapshot",
                      "repaired_by_snapshot",
                      "handover_from_stalled_disk",
-                     "sim_raft_damaged_snapshot_asked_for"};
+                     "sim_raft_damaged_snapshot_asked_for",
+                     "older_snapshot_given_up"};
   add_suite(std::move(raft));
   add_suite({.name = "raft-hostile", .description = "the core beside a peer that lies", .run = &run_hostile});
 }
