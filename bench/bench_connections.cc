@@ -1,19 +1,12 @@
 // What an idle connection costs a real server in memory: each speaks TLS (with a certificate of its own, without one,
 // or not at all, to tell the parts apart), holds one watch of a key that nobody writes, and stays. Resident memory of
 // the server's process, grown from one such connection to all of them.
-#include <fcntl.h>
 #include <poll.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <charconv>
-#include <csignal>
-#include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
@@ -26,10 +19,9 @@
 #include <CLI/CLI.hpp>
 
 #include "base/assert.h"
-#include "env/posix/clock.h"
+#include "bench/loopback.h"
 #include "etcd/rpc.pb.h"
 #include "net/certificates.h"
-#include "net/client.h"
 
 namespace conclave::bench {
 namespace {
@@ -102,45 +94,15 @@ Certificates issue(Directory& directory) {
 }
 
 // `conclave start`, alone, with a directory of its own. Ends with this.
-class ServerProcess {
+class Conclave {
  public:
-  ServerProcess(const std::string& binary, const Directory& directory, const net::TlsFiles* tls) {
-    std::vector<std::string> words = {
-        binary,        "start",         "--data",     directory.path("data"), "--client-listen",
-        "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"};
-    if (tls != nullptr) {
-      words.insert(words.end(), {"--client-cert", tls->certificate, "--client-key", tls->key});
-      if (!tls->ca.empty()) words.insert(words.end(), {"--client-ca", tls->ca});
-    }
-    std::array<int, 2> pipe{};
-    ASSERT(::pipe2(pipe.data(), O_CLOEXEC) == 0);
-    pid_ = ::fork();
-    ASSERT(pid_ >= 0);
-    if (pid_ == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      ::dup2(pipe[1], STDOUT_FILENO);
-      const int log = ::open(directory.path("log").c_str(), O_WRONLY | O_CREAT, 0600);
-      ::dup2(log, STDERR_FILENO);
-      std::vector<char*> arguments;
-      arguments.reserve(words.size() + 1);
-      for (std::string& word : words) arguments.push_back(word.data());
-      arguments.push_back(nullptr);
-      ::execv(binary.c_str(), arguments.data());
-      std::_Exit(127);
-    }
-    ::close(pipe[1]);
-    read_port(pipe[0]);
-    ::close(pipe[0]);
-  }
-  ServerProcess(const ServerProcess&) = delete;
-  ServerProcess& operator=(const ServerProcess&) = delete;
-  ~ServerProcess() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
+  Conclave(const std::string& binary, const Directory& directory, const net::TlsFiles* tls)
+      : process_([&](int to_parent) { execute(binary, directory, tls, to_parent); }) {
+    read_port(process_.from());
   }
   [[nodiscard]] uint16_t port() const { return port_; }
   [[nodiscard]] double resident_kib() const {
-    std::ifstream status(fmt::format("/proc/{}/status", pid_));
+    std::ifstream status(fmt::format("/proc/{}/status", process_.pid()));
     for (std::string line; std::getline(status, line);) {
       if (line.starts_with("VmRSS:")) return std::strtod(line.c_str() + 6, nullptr);
     }
@@ -148,6 +110,25 @@ class ServerProcess {
   }
 
  private:
+  [[noreturn]] static void execute(const std::string& binary, const Directory& directory, const net::TlsFiles* tls,
+                                   int to_parent) {
+    std::vector<std::string> words = {
+        binary,        "start",         "--data",     directory.path("data"), "--client-listen",
+        "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"};
+    if (tls != nullptr) {
+      words.insert(words.end(), {"--client-cert", tls->certificate, "--client-key", tls->key});
+      if (!tls->ca.empty()) words.insert(words.end(), {"--client-ca", tls->ca});
+    }
+    ::dup2(to_parent, STDOUT_FILENO);
+    const int log = ::open(directory.path("log").c_str(), O_WRONLY | O_CREAT, 0600);
+    ::dup2(log, STDERR_FILENO);
+    std::vector<char*> arguments;
+    arguments.reserve(words.size() + 1);
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    ::execv(binary.c_str(), arguments.data());
+    std::_Exit(127);
+  }
   // "ready client=HOST:PORT ...", its first line.
   void read_port(int from) {
     std::string line;
@@ -166,7 +147,7 @@ class ServerProcess {
     ASSERT(port_ != 0);
   }
 
-  pid_t pid_ = 0;
+  ServerProcess process_;
   uint16_t port_ = 0;
 };
 
@@ -275,7 +256,7 @@ double measure(const std::string& binary, size_t connections, Security security)
     certificates.client.key.clear();
   }
   const bool with_tls = security != Security::kPlain;
-  const ServerProcess server(binary, directory, with_tls ? &certificates.server : nullptr);
+  const Conclave server(binary, directory, with_tls ? &certificates.server : nullptr);
   std::shared_ptr<const net::TlsContext> tls;
   if (with_tls) {
     auto loaded =

@@ -2,10 +2,7 @@
 // included. Server and clients run a loop each in a thread of their own. The request is that of a small put.
 #include <ctime>
 
-#include <algorithm>
-#include <atomic>
 #include <future>
-#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -14,11 +11,9 @@
 #include <CLI/CLI.hpp>
 
 #include "base/assert.h"
-#include "env/posix/clock.h"
-#include "net/client.h"
-#include "net/server.h"
+#include "bench/loopback.h"
 
-namespace conclave::net {
+namespace conclave::bench {
 namespace {
 
 constexpr size_t kRequestBytes = 100;
@@ -29,34 +24,13 @@ double cpu_microseconds() {
   return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_nsec) / 1e3;
 }
 
-class Echo final : public CallHandler {
- public:
-  explicit Echo(ServerCall& call) : call_(call) {}
-  void on_message(ByteView message) override { text_ = message; }
-  void on_half_close() override {
-    call_.send(std::move(text_));
-    call_.finish({});
-  }
-  void on_cancel() override {}
-
- private:
-  ServerCall& call_;
-  std::string text_;
-};
-
-class EchoService final : public Service {
- public:
-  std::unique_ptr<CallHandler> open(ServerCall& call) override { return std::make_unique<Echo>(call); }
-  void on_http(const HttpRequest&, std::function<void(HttpResponse)> answer) override { answer({}); }
-};
-
 // A server in its own thread.
 class ServerThread {
  public:
   ServerThread() {
     std::promise<uint16_t> port;
     thread_ = std::thread([this, &port]() noexcept {
-      auto server = Server::listen(loop_, service_, {});
+      auto server = net::Server::listen(loop_, service_, {});
       ASSERT(server.has_value());
       loop_.add_turn_end([&](Instant) {
         (*server)->flush();
@@ -86,17 +60,11 @@ class ServerThread {
 
  private:
   env::PosixClock clock_;
-  Loop loop_{clock_};
+  net::Loop loop_{clock_};
   EchoService service_;
   std::thread thread_;
   uint16_t port_ = 0;
   uint64_t turns_ = 0;
-};
-
-struct Shape {
-  const char* name;
-  size_t connections;
-  size_t streams;
 };
 
 struct Figures {
@@ -108,51 +76,18 @@ struct Figures {
 
 Figures measure(const Shape& shape, size_t calls) {
   ServerThread server;
-  env::PosixClock clock;
-  Loop loop(clock);
-  std::vector<std::unique_ptr<Channel>> channels;
-  channels.reserve(shape.connections);
-  for (size_t i = 0; i < shape.connections; ++i) channels.push_back(Channel::make(loop, "127.0.0.1", server.port()));
-  const std::string request(kRequestBytes, 'r');
-  size_t started = 0;
-  size_t done = 0;
-  size_t goal = 0;
-  // Each finished call starts the next on its channel.
-  std::function<void(size_t)> next = [&](size_t channel) {
-    if (started == goal) return;
-    ++started;
-    channels[channel]->call("/etcdserverpb.KV/Put", request, std::chrono::seconds(60),
-                            [&, channel](const GrpcStatus& status, ByteView response) {
-                              ASSERT(status.ok() && response.size() == kRequestBytes);
-                              if (++done == goal) loop.stop();
-                              next(channel);
-                            });
-  };
-  const auto run = [&](size_t count) {
-    started = done = 0;
-    goal = count;
-    for (size_t stream = 0; stream < shape.streams; ++stream) {
-      for (size_t channel = 0; channel < shape.connections; ++channel) next(channel);
-    }
-    loop.run();
-  };
-  run(std::max(calls / 10, shape.connections * shape.streams));
-  const Instant begin = clock.now();
+  EchoLoad load(server.port(), shape, "/etcdserverpb.KV/Put", std::string(kRequestBytes, 'r'));
+  load.warm(calls);
   const ServerThread::Usage server_before = server.usage();
   const double client_before = cpu_microseconds();
-  run(calls);
+  const Duration took = load.run(calls);
+  const double client_us = cpu_microseconds() - client_before;
   const ServerThread::Usage server_after = server.usage();
   const auto count = static_cast<double>(calls);
-  return {.per_second = count / (static_cast<double>((clock.now() - begin).count()) / 1e9),
+  return {.per_second = count / (static_cast<double>(took.count()) / 1e9),
           .server_us = (server_after.cpu - server_before.cpu) / count,
-          .client_us = (cpu_microseconds() - client_before) / count,
+          .client_us = client_us / count,
           .calls_per_turn = count / static_cast<double>(server_after.turns - server_before.turns)};
-}
-
-template <class Get>
-double median(std::vector<Figures> rounds, Get get) {
-  std::sort(rounds.begin(), rounds.end(), [&](const Figures& a, const Figures& b) { return get(a) < get(b); });
-  return get(rounds[rounds.size() / 2]);
 }
 
 int run(int argc, char** argv) {
@@ -177,10 +112,10 @@ int run(int argc, char** argv) {
              "calls per turn");
   std::string line;
   for (size_t i = 0; i < shapes.size(); ++i) {
-    const double per_second = median(figures[i], [](const Figures& f) { return f.per_second; });
-    const double server_us = median(figures[i], [](const Figures& f) { return f.server_us; });
-    const double client_us = median(figures[i], [](const Figures& f) { return f.client_us; });
-    const double per_turn = median(figures[i], [](const Figures& f) { return f.calls_per_turn; });
+    const double per_second = median(figures[i], &Figures::per_second);
+    const double server_us = median(figures[i], &Figures::server_us);
+    const double client_us = median(figures[i], &Figures::client_us);
+    const double per_turn = median(figures[i], &Figures::calls_per_turn);
     fmt::print("{:>12} {:>12.0f} {:>14.2f} {:>14.2f} {:>16.1f}\n", shapes[i].name, per_second, server_us, client_us,
                per_turn);
     line += fmt::format("{}\"calls_per_s_{}\":{:.0f},\"server_us_{}\":{:.2f},\"client_us_{}\":{:.2f}",
@@ -192,8 +127,8 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace conclave::net
+}  // namespace conclave::bench
 
 int main(int argc, char** argv) {
-  return conclave::net::run(argc, argv);
+  return conclave::bench::run(argc, argv);
 }

@@ -50,10 +50,8 @@ void AlarmKeeper::look() {
 void AlarmKeeper::write(const keyspace::InternalOperation& operation) {
   keyspace::InternalCommand command;
   command.operations.push_back(operation);
-  std::string body;
-  keyspace::encode(command, body);
   ticket_ = context_.issue(*this);
-  context_.write(ticket_, {.kind = keyspace::CommandKind::kInternal}, body);
+  context_.write(ticket_, command);
 }
 
 void AlarmKeeper::on_applied(node::Ticket, const keyspace::Reply&) {

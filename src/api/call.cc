@@ -111,9 +111,9 @@ void UnaryCall::write(const keyspace::CommandHeader& header, ByteView body) {
 }
 
 void UnaryCall::write(const keyspace::InternalCommand& command) {
-  std::string body;
-  keyspace::encode(command, body);
-  write({.kind = keyspace::CommandKind::kInternal}, body);
+  ASSERT(ticket_ == 0);
+  ticket_ = context().issue(*this);
+  context().write(ticket_, command);
 }
 
 bool UnaryCall::admits_growth(size_t bytes) {

@@ -414,7 +414,7 @@ TEST_F(ClusterTest, Health) {
   EXPECT_EQ(got.status, 0);
   cluster_.advance(9s);
   EXPECT_EQ(got.status, 503);
-  EXPECT_EQ(got.body, R"({"health":"false","reason":"etcdserver: request timed out"})");
+  EXPECT_EQ(got.body, R"({"health":"false","reason":"RANGE ERROR:etcdserver: request timed out"})");
   EXPECT_EQ(http(cluster_, "/health", leader).body, R"({"health":"false","reason":"RAFT NO LEADER"})");
   EXPECT_EQ(http(cluster_, "/readyz", leader).status, 503);
   EXPECT_EQ(http(cluster_, "/readyz", leader).body,

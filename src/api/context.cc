@@ -68,6 +68,12 @@ void Context::forget(node::Ticket ticket) {
   if (ticket != 0) (void)redeem(ticket);
 }
 
+void Context::write(node::Ticket ticket, const keyspace::InternalCommand& command) {
+  std::string body;
+  keyspace::encode(command, body);
+  write(ticket, {.kind = keyspace::CommandKind::kInternal}, body);
+}
+
 // ---- Responses ----
 
 void Context::append_header(Revision revision, std::string& out) const {

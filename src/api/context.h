@@ -22,6 +22,7 @@
 #include "api/stream_pump.h"
 #include "base/random.h"
 #include "env/clock.h"
+#include "keyspace/internal_command.h"
 #include "keyspace/keyspace.h"
 #include "node/replica.h"
 
@@ -149,6 +150,8 @@ class Context {
   void write(node::Ticket ticket, const keyspace::CommandHeader& header, ByteView body) {
     replica_.write(now(), ticket, header, body);
   }
+  // What is not etcd's: system records, and what is done in one entry with them.
+  void write(node::Ticket ticket, const keyspace::InternalCommand& command);
   void read(node::Ticket ticket) { replica_.read(now(), ticket); }
   void read_at_least(node::Ticket ticket, Revision revision) { replica_.read_at_least(now(), ticket, revision); }
   void keep_alive(node::Ticket ticket, LeaseId lease) { replica_.keep_alive(now(), ticket, lease); }

@@ -9,7 +9,8 @@
 //   progress: none ever begins.
 // - watch canceled, request canceled: a client that left is told nothing. context deadline exceeded: said without
 //   "etcdserver: " by what counts the time, the client or, over HTTP, the call (json_test.cc).
-// - corrupt cluster: a server whose state differs ends (node/digest_comparison.h), it does not go on and say so.
+// - corrupt cluster of a server's own accord: one whose state differs ends (node/digest_comparison.h), it does not go
+//   on and say so. Where a client raised that alarm: alarms_test.cc.
 // - server stopped: calls end with their connection. request timed out, with what it may be due to: one text for all,
 //   since this server does not know.
 #include <google/protobuf/text_format.h>

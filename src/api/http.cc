@@ -15,6 +15,9 @@ constexpr std::string_view kJson = "application/json";
 // Prometheus' version of its own text format.
 constexpr std::string_view kMetricsType = "text/plain; version=0.0.4; charset=utf-8";
 
+// etcd's word.
+constexpr std::string_view kNoLeader = "RAFT NO LEADER";
+
 net::HttpResponse health(bool healthy, std::string_view reason) {
   return {.status = healthy ? 200 : 503,
           .content_type = std::string(kJson),
@@ -96,7 +99,7 @@ Http::~Http() = default;
 
 void Http::probe(std::function<void(bool healthy, std::string_view reason)> done) {
   if (!context_.has_leader()) {
-    done(false, "RAFT NO LEADER");
+    done(false, kNoLeader);
     return;
   }
   if (probes_.size() >= kHttpReadsMax) {
@@ -127,16 +130,20 @@ void Http::serve(const net::HttpRequest& request, std::function<void(net::HttpRe
   } else if (path == "/metrics") {
     answer({.content_type = std::string(kMetricsType), .body = metrics_text(context_)});
   } else if (path == "/health") {
-    auto tell = [this, answer = std::move(answer), query = std::string(query)](bool healthy, std::string_view reason) {
-      const std::string alarm = healthy ? alarm_besides(context_.alarms(), query) : "";
-      healthy = healthy && alarm.empty();
+    auto tell = [this, answer = std::move(answer)](bool healthy, std::string_view reason) {
       ++(healthy ? context_.metrics().health_successes : context_.metrics().health_failures);
-      answer(health(healthy, alarm.empty() ? reason : alarm));
+      answer(health(healthy, reason));
     };
-    if (asks(query, "serializable", "true")) {
-      tell(true, "");
+    // In etcd's order: an alarm, a leader, a read.
+    const std::string alarm = alarm_besides(context_.alarms(), query);
+    if (!alarm.empty() || asks(query, "serializable", "true")) {
+      tell(alarm.empty(), alarm);
+    } else if (!context_.has_leader()) {
+      tell(false, kNoLeader);
     } else {
-      probe(std::move(tell));
+      probe([tell = std::move(tell)](bool healthy, std::string_view reason) {
+        tell(healthy, healthy ? "" : fmt::format("RANGE ERROR:{}", reason));
+      });
     }
   } else {
     auto tell = [this, answer = std::move(answer), query = std::string(query)](bool, std::string_view reason) {

@@ -250,6 +250,31 @@ TEST_F(JsonTest, StreamsThatEnd) {
       "\n");
 }
 
+TEST_F(JsonTest, ASnapshotIsLines) {
+  cluster_.put("a", "1");
+  FakeHttp snapshot(cluster_, "/v3/maintenance/snapshot", "{}");
+  cluster_.advance(1s);
+  EXPECT_TRUE(snapshot.over);
+  EXPECT_EQ(snapshot.status, 200);
+  EXPECT_GE(snapshot.lines(), 2) << "the content, and its hash";
+  EXPECT_TRUE(snapshot.says(R"("blob":")")) << snapshot.body;
+  EXPECT_FALSE(snapshot.says("error")) << snapshot.body;
+}
+
+// It began well: what ends it is a line, and HTTP's status stays.
+TEST_F(JsonTest, AStreamThatFailsSaysSoInItsLastLine) {
+  FakeHttp watch(cluster_, "/v3/watch", R"({"create_request":{"key":"YQ=="}})");
+  EXPECT_EQ(watch.lines(), 1);
+  cluster_.service().on_state_replaced();
+  EXPECT_TRUE(watch.over);
+  EXPECT_EQ(watch.status, 200);
+  EXPECT_EQ(watch.lines(), 2);
+  EXPECT_TRUE(watch.body.ends_with(R"({"error":{"grpc_code":14,"http_code":503,"message":"etcdserver: leader changed",)"
+                                   R"("http_status":"Service Unavailable","code":14,"details":[]}})"
+                                   "\n"))
+      << watch.body;
+}
+
 TEST_F(JsonTest, AnElectionIsObserved) {
   FakeHttp observe(cluster_, "/v3/election/observe", R"({"name":"ZQ=="})");
   FakeHttp campaign(cluster_, "/v3/election/campaign", R"({"name":"ZQ==","value":"djE="})");
@@ -276,8 +301,6 @@ TEST_F(JsonTest, DeadlinesLeadersAndAnswersTooLarge) {
   EXPECT_TRUE(ask("kv/range", R"({"key":"YmlnMA=="})").starts_with("200 "));
   const std::string large = ask("kv/range", R"({"key":"AA==","range_end":"AA=="})");
   EXPECT_TRUE(large.starts_with(R"(429 {"error":"the answer is too large for JSON)")) << large.substr(0, 100);
-  FakeHttp watch(cluster_, "/v3/watch", R"({"create_request":{"key":"AA==","range_end":"AA==","start_revision":"1"}})");
-  cluster_.advance(1s);
 
   Cluster three(Cluster::Options{.servers = 3});
   FakeHttp none(three, "/v3/kv/range", R"({"key":"YQ=="})", "POST", {{"grpc-metadata-hasleader", "true"}});

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <utility>
 
+#include "api/stream_call.h"
 #include "base/assert.h"
 #include "base/mark.h"
 #include "keyspace/validate.h"
@@ -169,7 +170,7 @@ class RangeCall final : public RangeRequestCall, public RangeWork::Owner {
 class RangeStreamCall final : public RangeRequestCall, public Job, public StateUser {
  public:
   RangeStreamCall(Context& context, net::ServerCall& wire, Method method)
-      : RangeRequestCall(context, wire, method), patience_(*this) {}
+      : RangeRequestCall(context, wire, method), patience_(context, [this] { fail(ErrorId::kTimeout); }) {}
 
   void on_drained() override {
     if (is_open() && read_) context().start_job(*this);
@@ -213,39 +214,26 @@ class RangeStreamCall final : public RangeRequestCall, public Job, public StateU
     revision_ = keyspace.revision();
     context().state_users().add(*this);
     context().start_job(*this);
-    wait_on();
+    patience_.begin();
   }
   void on_closed() override {
     context().stop_job(*this);
-    context().stop_timer(patience_);
+    patience_.stop();
     context().state_users().remove(*this);
     read_.reset();
     RangeRequestCall::on_closed();
   }
 
  private:
-  class Patience final : public Timed {
-   public:
-    explicit Patience(RangeStreamCall& call) : call_(call) {}
-    void on_time(Instant) override {
-      REACHED(range_reader_too_slow);
-      call_.fail(ErrorId::kTimeout);
-    }
-
-   private:
-    RangeStreamCall& call_;
-  };
-
-  void wait_on() { context().set_timer(patience_, context().now() + kHistoryPatience); }
   void send_part(ByteView range_response) {
     std::string message;
     keyspace::append_message_field(message, 1, range_response);
     part_.clear();
     wire().send(std::move(message));
-    wait_on();
+    patience_.begin();
   }
 
-  Patience patience_;
+  ReaderPatience patience_;
   std::optional<keyspace::RangeRead> read_;
   std::string part_;  // of a RangeResponse, not sent yet
   Revision revision_;

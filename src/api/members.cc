@@ -108,10 +108,8 @@ void Publisher::on_ready(node::Ticket) {
   if (record != nullptr && record->value == record_) return;
   keyspace::InternalCommand command;
   command.operations.push_back({.kind = keyspace::InternalOperation::Kind::kRecordPut, .key = key, .value = record_});
-  std::string body;
-  keyspace::encode(command, body);
   ticket_ = context_.issue(*this);
-  context_.write(ticket_, {.kind = keyspace::CommandKind::kInternal}, body);
+  context_.write(ticket_, command);
 }
 
 void Publisher::on_applied(node::Ticket, const keyspace::Reply& reply) {

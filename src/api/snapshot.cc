@@ -48,7 +48,7 @@ class Sha256 {
 class SnapshotCall final : public StreamCall, public Job, public StateUser {
  public:
   SnapshotCall(Context& context, net::ServerCall& wire)
-      : StreamCall(context, wire, Method::kSnapshot), patience_(*this) {}
+      : StreamCall(context, wire, Method::kSnapshot), patience_(context, [this] { fail(ErrorId::kTimeout); }) {}
 
   void on_message(ByteView) override {
     if (!is_open() || std::exchange(asked_, true)) return;
@@ -61,7 +61,7 @@ class SnapshotCall final : public StreamCall, public Job, public StateUser {
     counted_ = true;
     context().state_users().add(*this);
     context().start_job(*this);
-    wait_on();
+    patience_.begin();
   }
   void on_half_close() override {
     if (is_open() && !asked_) fail(GrpcCode::kUnimplemented, "the call ended without a request");
@@ -113,7 +113,7 @@ class SnapshotCall final : public StreamCall, public Job, public StateUser {
  protected:
   void on_closed() override {
     context().stop_job(*this);
-    context().stop_timer(patience_);
+    patience_.stop();
     context().state_users().remove(*this);
     counting_.reset();
     sending_.reset();
@@ -122,24 +122,10 @@ class SnapshotCall final : public StreamCall, public Job, public StateUser {
   }
 
  private:
-  class Patience final : public Timed {
-   public:
-    explicit Patience(SnapshotCall& call) : call_(call) {}
-    void on_time(Instant) override {
-      REACHED(snapshot_reader_too_slow);
-      call_.fail(ErrorId::kTimeout);
-    }
-
-   private:
-    SnapshotCall& call_;
-  };
-
   static size_t padding(uint64_t bytes) { return (kBlockBytes - bytes % kBlockBytes) % kBlockBytes; }
 
-  void wait_on() { context().set_timer(patience_, context().now() + kHistoryPatience); }
-
   void send_blob(const std::string& blob) {
-    wait_on();
+    patience_.begin();
     etcdserverpb::SnapshotResponse response;
     response.set_remaining_bytes(remaining_);
     response.set_blob(blob);
@@ -149,7 +135,7 @@ class SnapshotCall final : public StreamCall, public Job, public StateUser {
 
   std::optional<keyspace::SnapshotReader> counting_;
   std::optional<keyspace::SnapshotReader> sending_;
-  Patience patience_;
+  ReaderPatience patience_;
   Sha256 hash_;
   std::string buffer_;
   uint64_t sent_ = 0;

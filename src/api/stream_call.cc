@@ -32,6 +32,12 @@ void StreamCall::on_time(Instant) {
   fail(keyspace::ErrorId::kNoLeader);
 }
 
+void ReaderPatience::on_time(Instant) {
+  REACHED(history_reader_too_slow);
+  runs_ = false;
+  end_();
+}
+
 void StreamCall::on_closed() {
   if (!requires_leader_) return;
   context().role_listeners().remove(*this);

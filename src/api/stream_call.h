@@ -1,8 +1,12 @@
 // Calls that stream. A stream whose client asked for a leader (`hasleader`) is ended with "no leader" at once if none
-// is known, and after three election timeouts without one.
+// is known, and after three election timeouts without one. One for whom the past is kept has to read on.
 #pragma once
 
+#include <functional>
+#include <utility>
+
 #include "api/call.h"
+#include "api/limits.h"
 
 namespace conclave::api {
 
@@ -17,6 +21,29 @@ class StreamCall : public Call, public RoleListener, public Timed {
 
  private:
   bool requires_leader_ = false;
+};
+
+// With a client for whom memory of the past is kept: it is ended where it takes nothing for kHistoryPatience.
+class ReaderPatience final : public Timed {
+ public:
+  // `end` ends the call.
+  ReaderPatience(Context& context, std::function<void()> end) : context_(context), end_(std::move(end)) {}
+  // From now on anew.
+  void begin() {
+    runs_ = true;
+    context_.set_timer(*this, context_.now() + kHistoryPatience);
+  }
+  void stop() {
+    runs_ = false;
+    context_.stop_timer(*this);
+  }
+  [[nodiscard]] bool runs() const { return runs_; }
+  void on_time(Instant now) override;
+
+ private:
+  Context& context_;
+  std::function<void()> end_;
+  bool runs_ = false;
 };
 
 }  // namespace conclave::api

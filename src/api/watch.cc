@@ -7,11 +7,23 @@
 #include "api/stream_call.h"
 #include "base/mark.h"
 #include "etcd/rpc.pb.h"
+#include "keyspace/wire.h"
 
 namespace conclave::api {
 namespace {
 
 using keyspace::ErrorId;
+
+// By `compact_revision`, which stands before all events.
+bool is_end_by_compaction(ByteView body) {
+  constexpr uint32_t kCompactRevision = 5;
+  keyspace::WireReader fields(body);
+  while (fields.next() && fields.field() <= kCompactRevision) {
+    if (fields.field() == kCompactRevision) return true;
+    (void)fields.varint();
+  }
+  return false;
+}
 
 class WatchCall final : public StreamCall, public StreamOwner, public StateUser {
  public:
@@ -19,7 +31,7 @@ class WatchCall final : public StreamCall, public StreamOwner, public StateUser 
       : StreamCall(context, wire, Method::kWatch),
         stream_(context.keyspace().watches()),
         progress_(*this),
-        patience_(*this) {
+        patience_(context, [this] { fail(ErrorId::kTimeout); }) {
     context.streams().add(stream_.value(), *this);
     context.state_users().add(*this);
   }
@@ -58,7 +70,7 @@ class WatchCall final : public StreamCall, public StreamOwner, public StateUser 
     context().streams().remove(*stream_);
     context().state_users().remove(*this);
     context().stop_timer(progress_);
-    context().stop_timer(patience_);
+    patience_.stop();
     stream_.reset();
     waiting_.clear();
     StreamCall::on_closed();
@@ -78,27 +90,14 @@ class WatchCall final : public StreamCall, public StreamOwner, public StateUser 
    private:
     WatchCall& call_;
   };
-  // With a client that stopped reading in the middle of a large revision.
-  class Patience final : public Timed {
-   public:
-    explicit Patience(WatchCall& call) : call_(call) {}
-    void on_time(Instant) override {
-      REACHED(watch_reader_too_slow);
-      runs = false;
-      call_.fail(ErrorId::kTimeout);
-    }
-    bool runs = false;
-
-   private:
-    WatchCall& call_;
-  };
-
   bool send_on(uint32_t& units) {
     keyspace::WatchResponse response;
     while (wire().queued_bytes() < kStreamBytesQueuedMax) {
       if (!stream_->next(units, response)) return stream_->has_more() && units == 0;
-      wire().send(context().response(response.revision, response.body));
-      patience_.runs = false;  // counted anew
+      // etcd names no revision there, and its clients take none from it: the watcher ended behind the newest.
+      const Revision revision = is_end_by_compaction(response.body) ? Revision() : response.revision;
+      wire().send(context().response(revision, response.body));
+      if (patience_.runs()) patience_.begin();
       while (!waiting_.empty() && stream_->takes_requests()) {
         const std::string message = std::move(waiting_.front());
         waiting_.pop_front();
@@ -111,11 +110,13 @@ class WatchCall final : public StreamCall, public StreamOwner, public StateUser 
     return false;  // on_drained() goes on
   }
 
+  // With a client that stopped reading in the middle of a large revision.
   void watch_patience() {
-    const bool holds = stream_->holds_history();
-    if (!holds) context().stop_timer(patience_);
-    if (holds && !patience_.runs) context().set_timer(patience_, context().now() + kHistoryPatience);
-    patience_.runs = holds;
+    if (!stream_->holds_history()) {
+      patience_.stop();
+    } else if (!patience_.runs()) {
+      patience_.begin();
+    }
   }
 
   void take(ByteView message) {
@@ -160,7 +161,7 @@ class WatchCall final : public StreamCall, public StreamOwner, public StateUser 
 
   std::optional<keyspace::WatchStream> stream_;  // ends with the call, not with its handler
   Progress progress_;
-  Patience patience_;
+  ReaderPatience patience_;
   std::deque<std::string> waiting_;
   size_t waiting_bytes_ = 0;
 };

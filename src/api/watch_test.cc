@@ -130,6 +130,12 @@ TEST_F(WatchTest, CompactedStart) {
   EXPECT_TRUE(stream->answer<etcdserverpb::WatchResponse>(0).created());
   EXPECT_TRUE(last(*stream).canceled());
   EXPECT_EQ(last(*stream).compact_revision(), 5);
+  EXPECT_EQ(last(*stream).header().revision(), 0) << "as etcd";
+  EXPECT_EQ(last(*stream).header().cluster_id(), 0xc1U);
+  stream->say(creation("a", "", 7));
+  cluster_.put("a", "6");
+  EXPECT_EQ(events(*stream), "put a=6@7");
+  EXPECT_EQ(last(*stream).header().revision(), 7);
 }
 
 TEST_F(WatchTest, ASlowReaderCostsABoundAndLosesNothing) {

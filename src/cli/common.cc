@@ -40,4 +40,10 @@ void add_common(CLI::App& verb, Common& common) {
   verb.add_option("--key", common.tls.key, "TLS: its key")->envname("CONCLAVE_KEY")->type_name("FILE");
 }
 
+void add_output(CLI::App& verb, bool& json) {
+  verb.add_option_function<std::string>(
+          "-o,--output", [&json](const std::string& output) { json = output == "json"; }, "table or json")
+      ->check(CLI::IsMember({"table", "json"}));
+}
+
 }  // namespace conclave::cli

@@ -40,10 +40,7 @@ void add_init(CLI::App& app, int& exit_code) {
   CLI::App* verb = app.add_subcommand("init", "begin a new cluster of running, empty servers; once");
   const auto arguments = std::make_shared<Arguments>();
   add_common(*verb, arguments->common);
-  verb->add_option_function<std::string>(
-          "-o,--output", [arguments](const std::string& output) { arguments->json = output == "json"; },
-          "table or json")
-      ->check(CLI::IsMember({"table", "json"}));
+  add_output(*verb, arguments->json);
   verb->callback([arguments, &exit_code] { exit_code = run(*arguments); });
 }
 

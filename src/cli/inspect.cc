@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include "cli/common.h"
 #include "cli/json.h"
 #include "cli/verbs.h"
 #include "env/posix/disk.h"
@@ -16,8 +17,7 @@ namespace {
 
 struct Arguments {
   std::string path;
-  std::string output = "table";
-  [[nodiscard]] bool json() const { return output == "json"; }
+  bool json = false;
 };
 
 int failed(const Error& error) {
@@ -148,7 +148,7 @@ int inspect_wal(const Arguments& arguments) {
   if (!disk) return failed(disk.error());
   const auto log = wal::inspect_log(**disk);
   if (!log) return failed(log.error());
-  if (arguments.json()) {
+  if (arguments.json) {
     print_json(*log);
   } else {
     print_table(*log);
@@ -240,7 +240,7 @@ int inspect_snapshot(const Arguments& arguments) {
     }
     snapshots.push_back(read_snapshot(**disk, path.filename().string()));
   }
-  print_snapshots(snapshots, arguments.json());
+  print_snapshots(snapshots, arguments.json);
   for (const InspectedSnapshot& snapshot : snapshots) {
     if (!snapshot.damage.empty()) return kFalse;
   }
@@ -256,7 +256,7 @@ void add_inspect(CLI::App& app, int& exit_code) {
   const auto arguments = std::make_shared<Arguments>();
   const auto options = [&](CLI::App* verb, const char* what) {
     verb->add_option("PATH", arguments->path, what)->required();
-    verb->add_option("-o,--output", arguments->output, "table or json")->check(CLI::IsMember({"table", "json"}));
+    add_output(*verb, arguments->json);
   };
   CLI::App* wal = inspect->add_subcommand("wal", "segments, batches, groups and damage of a log");
   options(wal, "the data directory");

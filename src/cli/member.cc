@@ -260,10 +260,7 @@ CLI::App* add_verb(CLI::App& parent, const char* name, const char* text, const s
                    int& exit_code, Run run) {
   CLI::App* verb = parent.add_subcommand(name, text);
   add_common(*verb, arguments->common);
-  verb->add_option_function<std::string>(
-          "-o,--output", [arguments](const std::string& output) { arguments->json = output == "json"; },
-          "table or json")
-      ->check(CLI::IsMember({"table", "json"}));
+  add_output(*verb, arguments->json);
   verb->callback([arguments, &exit_code, run] {
     auto parsed = load_endpoints(arguments->common);
     if (!parsed) {

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include "cli/common.h"
 #include "cli/failure.h"
 #include "cli/json.h"
 #include "cli/table.h"
@@ -125,10 +126,7 @@ void add_recover(CLI::App& app, int& exit_code) {
   CLI::App* plan = recover->add_subcommand("plan", "say which data directory is the most advanced, and what is lost");
   const auto plan_arguments = std::make_shared<PlanArguments>();
   plan->add_option("directories", plan_arguments->directories, "data directories that survived")->required();
-  plan->add_option_function<std::string>(
-          "-o,--output", [plan_arguments](const std::string& output) { plan_arguments->json = output == "json"; },
-          "table or json")
-      ->check(CLI::IsMember({"table", "json"}));
+  add_output(*plan, plan_arguments->json);
   plan->callback([plan_arguments, &exit_code] { exit_code = run_plan(*plan_arguments); });
 
   CLI::App* apply = recover->add_subcommand("apply", "make the data directory of one server of a new cluster");

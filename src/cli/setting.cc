@@ -61,12 +61,9 @@ int ask(const Arguments& arguments, const char* path, const Request& request) {
   return kOk;
 }
 
-void add_output(CLI::App& verb, const std::shared_ptr<Arguments>& arguments) {
+void add_shared(CLI::App& verb, const std::shared_ptr<Arguments>& arguments) {
   add_common(verb, arguments->common);
-  verb.add_option_function<std::string>(
-          "-o,--output", [arguments](const std::string& output) { arguments->json = output == "json"; },
-          "table or json")
-      ->check(CLI::IsMember({"table", "json"}));
+  add_output(verb, arguments->json);
 }
 
 }  // namespace
@@ -74,7 +71,7 @@ void add_output(CLI::App& verb, const std::shared_ptr<Arguments>& arguments) {
 void add_setting(CLI::App& app, int& exit_code) {
   const auto arguments = std::make_shared<Arguments>();
   CLI::App* look = app.add_subcommand("settings", "how the cluster is set");
-  add_output(*look, arguments);
+  add_shared(*look, arguments);
   look->callback([arguments, &exit_code] {
     exit_code = ask(*arguments, "/conclave.v1.Cluster/GetSettings", v1::GetSettingsRequest());
   });
@@ -83,7 +80,7 @@ void add_setting(CLI::App& app, int& exit_code) {
   CLI::App* verb = setting->add_subcommand(
       "clock-lease-reads",
       "reads without a round to the other servers; rests on clocks that are within 1 % of true rate");
-  add_output(*verb, arguments);
+  add_shared(*verb, arguments);
   verb->add_option("VALUE", arguments->value, "on or off")->required()->check(CLI::IsMember({"on", "off"}));
   verb->callback([arguments, &exit_code] {
     v1::ChangeSettingsRequest request;
@@ -91,7 +88,7 @@ void add_setting(CLI::App& app, int& exit_code) {
     exit_code = ask(*arguments, "/conclave.v1.Cluster/ChangeSettings", request);
   });
   CLI::App* quota = setting->add_subcommand("quota", "memory on a server for the keys and values that live");
-  add_output(*quota, arguments);
+  add_shared(*quota, arguments);
   quota->add_option("SIZE", arguments->bytes, "such as 4GiB; 0 for none")
       ->required()
       ->transform(CLI::AsSizeValue(false));

@@ -197,9 +197,7 @@ void add_start(CLI::App& app, int& exit_code) {
   CLI::App* show = config->add_subcommand("show", "what `conclave start` with the same flags would take");
   add_options(*show, shown->start);
   show->add_flag("--effective", shown->effective, "values left at their default too");
-  show->add_option_function<std::string>(
-          "-o,--output", [shown](const std::string& output) { shown->json = output == "json"; }, "table or json")
-      ->check(CLI::IsMember({"table", "json"}));
+  add_output(*show, shown->json);
   show->callback([show, shown, &exit_code] {
     print(settle(*show, own_environment), *shown);
     exit_code = kOk;

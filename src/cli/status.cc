@@ -172,10 +172,7 @@ void add_status(CLI::App& app, int& exit_code) {
       app.add_subcommand("status", "each server, and whether there is a quorum; exit code 69: none answers");
   const auto arguments = std::make_shared<Arguments>();
   add_common(*verb, arguments->common);
-  verb->add_option_function<std::string>(
-          "-o,--output", [arguments](const std::string& output) { arguments->json = output == "json"; },
-          "table or json")
-      ->check(CLI::IsMember({"table", "json"}));
+  add_output(*verb, arguments->json);
   verb->callback([arguments, &exit_code] { exit_code = run(*arguments); });
 }
 

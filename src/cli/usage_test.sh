@@ -36,8 +36,14 @@ expect 64 member rm
 expect 64 member replace n1
 expect 69 member ls --endpoints 127.0.0.1:1
 expect 64 leader
+# Plaintext beyond loopback, of either port, only where it was said.
+expect 64 start --data /nowhere --client-listen 0.0.0.0:0
+expect 64 start --data /nowhere --peer-listen 0.0.0.0:0
+expect 64 start --data /nowhere --join default=192.0.2.1:1
+expect 74 start --data /proc/nowhere --client-listen 0.0.0.0:0 --insecure-plaintext
 expect 64 start --cluster xyz --join default=127.0.0.1:1
 expect 64 start --cluster 12
+expect 64 start --data /nowhere --etcd-version latest
 expect 64 cert
 expect 64 cert init --days 0
 expect 64 cert issue
@@ -81,6 +87,20 @@ expect 69 setting quota 4GiB --endpoints $nobody
 work=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server" 2> /dev/null || true; rm -rf "$work"' EXIT
+# Certificates: keys are their owner's alone, and nothing that is there is replaced unless it is said.
+expect 0 cert init --dir "$work/tls"
+expect 0 cert issue n1 --host 127.0.0.1 --dir "$work/tls"
+expect 0 cert issue n1 --peer --dir "$work/tls"
+expect 0 cert issue me --client --dir "$work/tls"
+for key in ca server-n1 peer-n1 client-me; do
+  [ "$(stat -c %a "$work/tls/$key.key")" = 600 ] || { echo "usage_test: $key.key is readable by others" >&2; exit 1; }
+  [ -s "$work/tls/$key.pem" ] || { echo "usage_test: no $key.pem" >&2; exit 1; }
+done
+before=$(cat "$work/tls/ca.pem" "$work/tls/server-n1.pem")
+expect 1 cert init --dir "$work/tls"
+expect 1 cert issue n1 --host 127.0.0.1 --dir "$work/tls"
+[ "$before" = "$(cat "$work/tls/ca.pem" "$work/tls/server-n1.pem")" ] || { echo "usage_test: replaced" >&2; exit 1; }
+expect 0 cert issue n1 --host 127.0.0.1 --dir "$work/tls" --force
 echo 'client_lisen = "127.0.0.1:0"' > "$work/wrong.toml"
 expect 64 start --config "$work/wrong.toml"
 expect 64 start --config "$work/nowhere.toml"
@@ -91,6 +111,7 @@ data = "$work/data"
 client_listen = "127.0.0.1:0"
 peer_listen = "127.0.0.1:0"
 history_age = "5m"
+etcd_version = "3.5.9"
 END
 shown=$(CONCLAVE_NAME=two "$conclave" config show --config "$work/server.toml" --history-mib 7)
 for line in 'name +two +CONCLAVE_NAME' "client_listen +127.0.0.1:0 +$work/server.toml:3" 'history_mib +7 +--history-mib'; do
@@ -111,6 +132,7 @@ expect 0 setting clock-lease-reads off --endpoints "$endpoint"
 expect 0 setting quota 3GiB --endpoints "$endpoint"
 "$conclave" settings --endpoints "$endpoint" | grep -q '^quota *3GiB '
 "$conclave" settings -o json --endpoints "$endpoint" | grep -q '"quota_bytes":"3221225472"'
+"$conclave" status -o json --endpoints "$endpoint" | grep -q '"version":"3.5.9"'
 expect 64 setting quota 1000 --endpoints "$endpoint"
 expect 0 setting quota 0 --endpoints "$endpoint"
 "$conclave" settings --endpoints "$endpoint" | grep -q '^quota *off '

@@ -7,7 +7,9 @@
 
 #include "net/client.h"
 #include "net/testing/echo_service.h"
+#include "net/testing/http2_frames.h"
 #include "net/testing/loop_test_base.h"
+#include "net/testing/raw_peer.h"
 
 namespace conclave::net {
 namespace {
@@ -257,6 +259,33 @@ TEST_F(ServerTest, DrainLetsCallsFinishAndTakesNoConnections) {
   EXPECT_EQ(call("/test.Echo/Unary", "x").status.code, 14U) << "the listening socket is closed";
   stream->half_close();
   EXPECT_TRUE(run_until([&] { return finished && server->connections() == 0; }));
+}
+
+// Two GOAWAY: the first takes all that is on its way, the second, a little later, names the last call that was taken.
+TEST_F(ServerTest, DrainSaysGoawayTwice) {
+  RawPeer peer(loop, server->port());
+  const auto ask = [](uint32_t stream) {
+    return frame(kHeaders, kEndHeaders | kEndStream, stream, request_headers("/test.Echo/Never"));
+  };
+  peer.send(std::string(kPreface) + frame(kSettings, 0, 0) + ask(1));
+  EXPECT_TRUE(run_until([&] { return service.counts.half_closed == 1; }));
+  const auto told = [&](FrameType type) {
+    std::vector<std::string> payloads;
+    for (const Frame& got : frames_in(peer.received())) {
+      if (got.type == type) payloads.emplace_back(got.payload);
+    }
+    return payloads;
+  };
+  server->drain();
+  peer.send(ask(3));
+  EXPECT_TRUE(run_until([&] { return told(kGoAway).size() == 2; }));
+  EXPECT_EQ(told(kGoAway), (std::vector<std::string>{be32(0x7fffffff) + be32(0), be32(3) + be32(0)}));
+  EXPECT_EQ(service.counts.half_closed, 2U) << "what was on its way is served";
+  const size_t pings = told(kPing).size();
+  peer.send(ask(5) + frame(kPing, 0, 0, "behind 5"));
+  EXPECT_TRUE(run_until([&] { return told(kPing).size() > pings; }));
+  EXPECT_EQ(service.counts.half_closed, 2U);
+  EXPECT_FALSE(peer.is_closed()) << "calls are under way";
 }
 
 TEST_F(ServerTest, ConnectionsAboveTheLimitAreClosed) {

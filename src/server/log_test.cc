@@ -1,8 +1,10 @@
 #include "server/log.h"
 
-#include <array>
-
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdlib>
 
 namespace conclave::server {
 namespace {
@@ -26,6 +28,20 @@ TEST(LogTest, WhateverTheWordsItStaysOneLine) {
   EXPECT_EQ(
       log_line(LogFormat::kJson, "e", "two\nlines", fields),
       R"("message":"two\u000alines","event":"e","name":"a b","odd":"x\u000aevent=forged\u007f","nothing":"","quotes":"say \"no\" \\ = never")");
+}
+
+// Nobody reads what is written, and the pipe is soon full.
+TEST(LogTest, WhoeverReadsItNobodyWaits) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  constexpr int kLines = 30'000;
+  const auto tell = [] {
+    std::array<int, 2> pipe{};
+    if (::pipe(pipe.data()) != 0 || ::dup2(pipe[1], STDERR_FILENO) < 0) std::_Exit(2);
+    for (int i = 0; i < kLines; ++i) log_info("line", "one of many");
+    log_flush();
+    std::_Exit(log_lines_dropped() > kLines / 2 ? 0 : 1);
+  };
+  EXPECT_EXIT(tell(), ::testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

@@ -33,6 +33,7 @@
 #include "etcd/rpc.pb.h"
 #include "net/client.h"
 #include "net/testing/http2_frames.h"
+#include "tests/hostile/answers.h"
 
 namespace conclave::hostile {
 namespace {
@@ -63,6 +64,7 @@ struct Attack {
   bool reads;
   std::function<std::string(size_t connection)> begin;
   std::function<std::string(size_t connection, uint32_t piece)> piece;
+  bool is_answered = false;  // each piece is a call: with which status they ended is told
 };
 
 std::string hello(std::string_view settings = {}) {
@@ -158,12 +160,14 @@ std::vector<Attack> attacks() {
          const uint32_t stream = 2 * piece + 1;
          return frame(kHeaders, kEndHeaders, stream, request_headers(kPutPath)) +
                 frame(kData, 0, stream, std::string("\0\xff\xff\xff\xff", 5) + std::string(4000, 'l'));
-       }},
+       },
+       true},
       {"ranges", 8, 40, false, [](size_t) { return hello(kShutWindow); },
        [](size_t, uint32_t piece) { return call(piece, kRangePath, range_of_everything()); }},
       // As deep as protobuf takes them, and far beyond.
       {"transactions", 8, 500, true, plainly,
-       [](size_t, uint32_t piece) { return call(piece, kTxnPath, nested_transaction(piece % 2 == 0 ? 40 : 2000)); }},
+       [](size_t, uint32_t piece) { return call(piece, kTxnPath, nested_transaction(piece % 2 == 0 ? 40 : 2000)); },
+       true},
       // The first connection writes, all others watch what it writes and take nothing.
       {"watchers", 200, 40'000, false,
        [](size_t connection) {
@@ -247,8 +251,13 @@ class Attacker {
       for (int i = 0; i < kBurnSteps && cpu_seconds() < burn * std::min(done, 1.0); ++i) {
       }
     }
-    fmt::print("{{\"connects\":{},\"ended_by_server\":{},\"sent\":{},\"received\":{},\"cpu_s\":{:.3f}}}\n", connects_,
-               ended_, sent_, received_, cpu_seconds());
+    std::string statuses;
+    for (const auto& [status, count] : statuses_) {
+      statuses += fmt::format("{}\"{}\":{}", statuses.empty() ? "" : ",", status, count);
+    }
+    fmt::print(
+        "{{\"connects\":{},\"ended_by_server\":{},\"sent\":{},\"received\":{},\"statuses\":{{{}}},\"cpu_s\":{:.3f}}}\n",
+        connects_, ended_, sent_, received_, statuses, cpu_seconds());
   }
 
  private:
@@ -256,6 +265,7 @@ class Attacker {
     int socket = -1;
     uint32_t pieces = 0;
     std::string unsent;
+    std::unique_ptr<Answers> answers;
   };
 
   void open(Link& link, size_t which) {
@@ -269,6 +279,7 @@ class Attacker {
     ++connects_;
     link.pieces = 1;
     link.unsent = attack_.begin(which);
+    if (attack_.is_answered) link.answers = std::make_unique<Answers>();
   }
   static void close(Link& link) {
     if (link.socket >= 0) ::close(link.socket);
@@ -298,6 +309,7 @@ class Attacker {
       const ssize_t got = attack_.reads ? ::recv(link.socket, bytes.data(), bytes.size(), 0) : 0;
       if (got > 0) {
         received_ += static_cast<size_t>(got);
+        if (link.answers != nullptr) link.answers->hear({bytes.data(), static_cast<size_t>(got)}, statuses_);
       } else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
         end(link);
       }
@@ -315,6 +327,7 @@ class Attacker {
   size_t ended_ = 0;
   size_t sent_ = 0;
   size_t received_ = 0;
+  Statuses statuses_;
 };
 
 // Until it is killed.

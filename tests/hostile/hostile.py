@@ -28,13 +28,14 @@ LEAD_SECONDS = 0.5
 
 
 class Kind:
-    def __init__(self, name, bound_mib=0, refused="ended_by_server", seconds=2.5, tls=False, fill=False):
+    def __init__(self, name, bound_mib=0, refused="ended_by_server", seconds=2.5, tls=False, fill=False, statuses=None):
         self.name = name
         self.bound_mib = bound_mib  # what the limits of net, api and keyspace let it hold for this attack
         self.refused = refused      # what the attacker counts when it is; None: the server need not say anything
         self.seconds = seconds
         self.tls = tls
         self.fill = fill
+        self.statuses = statuses    # of gRPC: each answer has one of them, and each of them is answered
 
 
 KINDS = [
@@ -48,12 +49,13 @@ KINDS = [
     Kind("slow_headers", seconds=13),
     # A thousand at a time, each with OpenSSL's buffers for one record each way and one message.
     Kind("handshakes", bound_mib=64, tls=True),
-    # By a status each.
-    Kind("lengths", refused="received"),
+    # By a status each, RESOURCE_EXHAUSTED.
+    Kind("lengths", refused="received", statuses={"8"}),
     # Eight connections, each with 64 MiB of answers that wait and one more; what is being put together has a limit for
     # all.
     Kind("ranges", bound_mib=8 * (64 + FILL_MIB) + 1536, refused=None, fill=True),
-    Kind("transactions", refused="received"),
+    # As deep as they may be, and malformed.
+    Kind("transactions", refused="received", statuses={"0", "3"}),
     # 200 streams of 256 KiB, and the history they have not seen.
     Kind("watchers", bound_mib=200 // 4 + HISTORY_MIB, refused=None),
 ]
@@ -176,6 +178,8 @@ def once(options, kind):
           f" {client['connect_us'] / 1000:.1f} ms", flush=True)
     if kind.refused is not None and done[kind.refused] == 0:
         raise Failure(f"{kind.name}: nothing was refused")
+    if kind.statuses is not None and set(done["statuses"]) != kind.statuses:
+        raise Failure(f"{kind.name}: answered by {done['statuses']}, not by {sorted(kind.statuses)}")
     if growth > kind.bound_mib + GROWTH_MAX_MIB:
         raise Failure(f"{kind.name}: memory grew by {growth:.0f} MiB")
     return growth

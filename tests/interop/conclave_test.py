@@ -10,15 +10,14 @@ import pathlib
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
 
 import cluster
+import suite
 
-OPTIONS = None
-LIMIT = 30
+LIMIT = suite.LIMIT
 
 NOT_FOUND, USAGE, UNAVAILABLE, NOT_ACQUIRED, LOST = 1, 64, 69, 75, 76
 
@@ -33,24 +32,9 @@ def alive(pid):
         return False
 
 
-class Cli(unittest.TestCase):
-    NODES = 1
-
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = cluster.make(OPTIONS, cls.NODES)
-        try:
-            cls.cluster.start()
-        except BaseException:
-            cls.cluster.close()
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.cluster.close()
-
+class Cli(suite.Clustered, unittest.TestCase):
     def setUp(self):
-        self.prefix = self.id().rpartition(".")[2] + "/"
+        super().setUp()
         self.directory = tempfile.TemporaryDirectory()
         self.addCleanup(self.directory.cleanup)
 
@@ -58,7 +42,7 @@ class Cli(unittest.TestCase):
         return {**os.environ, "CONCLAVE_ENDPOINTS": self.cluster.endpoints}
 
     def cli(self, *arguments, code=0, stdin=None):
-        done = subprocess.run([OPTIONS.conclave, *arguments], capture_output=True, text=True, timeout=LIMIT,
+        done = subprocess.run([suite.OPTIONS.conclave, *arguments], capture_output=True, text=True, timeout=LIMIT,
                               input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
                               env=self.environment(), check=False)
         if code is not None:
@@ -69,7 +53,7 @@ class Cli(unittest.TestCase):
         return self.cli(*arguments, **more).stdout
 
     def start(self, *arguments, stdin=subprocess.DEVNULL):
-        process = subprocess.Popen([OPTIONS.conclave, *arguments], stdin=stdin, stdout=subprocess.PIPE,
+        process = subprocess.Popen([suite.OPTIONS.conclave, *arguments], stdin=stdin, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True, env=self.environment(),
                                    preexec_fn=cluster.end_with_parent)
 
@@ -416,7 +400,7 @@ class Recover(Cli):
 class NoServer(unittest.TestCase):
     def test_nobody_listens(self):
         port = cluster.free_ports(1)[0]
-        done = subprocess.run([OPTIONS.conclave, "kv", "get", "k", "--endpoints", f"127.0.0.1:{port}"],
+        done = subprocess.run([suite.OPTIONS.conclave, "kv", "get", "k", "--endpoints", f"127.0.0.1:{port}"],
                               capture_output=True, text=True, timeout=LIMIT, check=False)
         self.assertEqual(done.returncode, UNAVAILABLE)
         self.assertIn("--endpoints", done.stderr)
@@ -425,12 +409,5 @@ class NoServer(unittest.TestCase):
 del Cli  # its subclasses are run, itself is not
 
 
-def main():
-    global OPTIONS
-    OPTIONS, rest = cluster.parse_known(__doc__)
-    program = unittest.main(argv=[sys.argv[0], *rest], exit=False, verbosity=2)
-    sys.exit(0 if program.result.wasSuccessful() else 1)
-
-
 if __name__ == "__main__":
-    main()
+    suite.main(__doc__)

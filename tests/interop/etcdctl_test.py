@@ -11,18 +11,16 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
-import time
 import unittest
 import urllib.error
 import urllib.request
 
 import cluster
+import suite
 
-OPTIONS = None
-LIMIT = 30
+LIMIT = suite.LIMIT
 
 
 def text(value):
@@ -73,40 +71,21 @@ class Follow:
         self.process.stdout.close()
 
 
-class Etcdctl:
-    """What the suites share: calling etcdctl on the class's cluster, with a key prefix for each test."""
-
-    NODES = 1
-    TLS = False
-
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = cluster.make(OPTIONS, cls.NODES, tls=cls.TLS)
-        try:
-            cls.cluster.start()
-        except BaseException:
-            cls.cluster.close()
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.cluster.close()
-
-    def setUp(self):
-        self.prefix = self.id().rpartition(".")[2] + "/"
+class Etcdctl(suite.Clustered):
+    """What the suites share: calling etcdctl on the class's cluster."""
 
     def environment(self):
         return {**os.environ, "ETCDCTL_API": "3"}
 
-    def command(self, arguments):
-        return ["etcdctl", "--endpoints", self.cluster.endpoints, "--command-timeout=10s", *self.cluster.client_arguments(),
-                *arguments]
+    def command(self, arguments, endpoints=None):
+        return ["etcdctl", "--endpoints", endpoints or self.cluster.endpoints, "--command-timeout=10s",
+                *self.cluster.client_arguments(), *arguments]
 
     def url(self, server):
         return f"http{'s' if self.TLS else ''}://{server.endpoint}"
 
-    def run_ctl(self, *arguments, code=0, stdin=None):
-        done = subprocess.run(self.command(arguments), input=stdin, capture_output=True, text=True, timeout=LIMIT,
+    def run_ctl(self, *arguments, code=0, stdin=None, endpoints=None):
+        done = subprocess.run(self.command(arguments, endpoints), input=stdin, capture_output=True, text=True, timeout=LIMIT,
                               env=self.environment(), check=False)
         if code == "any":
             return done
@@ -121,9 +100,6 @@ class Etcdctl:
 
     def json(self, *arguments, code=0):
         return json.loads(self.run_ctl(*arguments, "-w", "json", code=code).stdout)
-
-    def key(self, name):
-        return self.prefix + name
 
     def put(self, name, value, *more):
         return self.json("put", self.key(name), value, *more)["header"]["revision"]
@@ -476,10 +452,7 @@ class Maintenance(Etcdctl):
             self.put(str(i), "v" * 10000)
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, "saved")
-            done = subprocess.run(["etcdctl", "--endpoints", self.cluster.servers[0].endpoint,
-                                   *self.cluster.client_arguments(), "snapshot", "save", path],
-                                  capture_output=True, text=True, timeout=LIMIT, env=self.environment(), check=False)
-            self.assertEqual(done.returncode, 0, done.stderr)
+            self.run_ctl("snapshot", "save", path, endpoints=self.cluster.servers[0].endpoint)
             self.assertEqual(os.path.getsize(path) % 512, 32)
             self.assertGreater(os.path.getsize(path), 200000)
             if self.cluster.system == "etcd":
@@ -590,21 +563,10 @@ class Checks(Etcdctl, unittest.TestCase):
         self.assertEqual(self.lines("get", "/etcdctl-check", "--prefix", "--keys-only"), [])
 
 
-class LeaderKilled(Etcdctl, unittest.TestCase):
+class Killed(Etcdctl):
     """kill -9 of the leader under each kind of client; it comes back after each test."""
 
     NODES = 3
-
-    def kill_leader(self):
-        leader = self.cluster.leader()
-        leader.kill()
-
-        def back():
-            leader.start()
-            self.cluster.wait_healthy()
-
-        self.addCleanup(back)
-        return leader
 
     def others(self, dead):
         return ",".join(s.endpoint for s in self.cluster.servers if s is not dead)
@@ -706,15 +668,35 @@ class LeaderKilled(Etcdctl, unittest.TestCase):
         alive.end()
         cluster.wait_until("the key of the lease is gone", lambda: self.lines("get", self.key("a")) == [], 60)
 
+    def test_maintenance_goes_on(self):
+        revisions = [self.put("a", str(i)) for i in range(4)]
+        dead = self.kill_leader()
+        self.retry("compaction", str(revisions[2]))
+        self.assertIn("required revision has been compacted",
+                      self.run_ctl("get", self.key("a"), f"--rev={revisions[1]}", code="fails").stderr)
+        self.assertEqual(self.lines("alarm", "list"), [])
+        self.retry("alarm", "disarm")
+        living = self.others(dead)
+        for verb in (["defrag"], ["endpoint", "hashkv"], ["endpoint", "health"], ["endpoint", "status"]):
+            self.run_ctl(*verb, endpoints=living)
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "saved")
+            self.run_ctl("snapshot", "save", path, endpoints=living.split(",")[0])
+            self.assertEqual(os.path.getsize(path) % 512, 32)
+        leader = self.cluster.leader()
+        heir = next(s for s in self.cluster.servers if s not in (dead, leader))
+        ids = {member["name"]: member["ID"] for member in self.json("member", "list")["members"]}
+        self.run_ctl("move-leader", f"{ids[heir.name]:x}", endpoints=living)
+        cluster.wait_until("the other leads", lambda: self.cluster.leader() is heir, LIMIT)
 
-def main():
-    global OPTIONS
-    OPTIONS, rest = cluster.parse_known(__doc__)
-    begin = time.monotonic()
-    program = unittest.main(argv=[sys.argv[0], *rest], exit=False, verbosity=2)
-    print(f"{OPTIONS.system}: {program.result.testsRun} tests in {time.monotonic() - begin:.0f} s")
-    sys.exit(0 if program.result.wasSuccessful() else 1)
+
+class LeaderKilled(Killed, unittest.TestCase):
+    pass
+
+
+class LeaderKilledTls(Killed, unittest.TestCase):
+    TLS = True
 
 
 if __name__ == "__main__":
-    main()
+    suite.main(__doc__)

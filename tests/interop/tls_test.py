@@ -9,32 +9,20 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import threading
-import time
 import unittest
 import urllib.error
 import urllib.request
 
 import cluster
+import suite
 
-OPTIONS = None
-LIMIT = 30
+LIMIT = suite.LIMIT
 
 
-class Tls(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = cluster.make(OPTIONS, 3, tls=True)
-        try:
-            cls.cluster.start()
-        except BaseException:
-            cls.cluster.close()
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.cluster.close()
+class Tls(suite.Clustered, unittest.TestCase):
+    NODES = 3
+    TLS = True
 
     def run_program(self, *command):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("CONCLAVE_", "ETCDCTL_"))}
@@ -54,7 +42,8 @@ class Tls(unittest.TestCase):
         endpoints = ",".join(scheme + server.endpoint for server in self.cluster.servers)
         # Before the command of a lock.
         split = arguments.index("--") if "--" in arguments else len(arguments)
-        return self.run_program(OPTIONS.conclave, *arguments[:split], "--endpoints", endpoints, *given, *arguments[split:])
+        return self.run_program(suite.OPTIONS.conclave, *arguments[:split], "--endpoints", endpoints, *given,
+                                *arguments[split:])
 
     def must(self, done):
         self.assertEqual(done.returncode, 0, f"{done.args}: {done.stdout}{done.stderr}")
@@ -149,14 +138,5 @@ class Tls(unittest.TestCase):
             watch.stdout.close()
 
 
-def main():
-    global OPTIONS
-    OPTIONS, rest = cluster.parse_known(__doc__)
-    begin = time.monotonic()
-    program = unittest.main(argv=[sys.argv[0], *rest], exit=False, verbosity=2)
-    print(f"tls: {program.result.testsRun} tests in {time.monotonic() - begin:.0f} s")
-    sys.exit(0 if program.result.wasSuccessful() else 1)
-
-
 if __name__ == "__main__":
-    main()
+    suite.main(__doc__)
