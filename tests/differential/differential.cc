@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -70,6 +72,8 @@ constexpr size_t kEverything = kWatchStreams;
 constexpr Duration kPatience = std::chrono::seconds(30);
 constexpr Duration kWatchPatience = std::chrono::seconds(30);
 constexpr Duration kShortLease = std::chrono::seconds(1);
+// Go's sort takes so few by insertion, which keeps the order of equals.
+constexpr int64_t kSortedStablyMax = 12;
 // Of a body with several requests.
 constexpr size_t kReadBytes = 500;
 // Of a text that is printed.
@@ -162,6 +166,9 @@ struct System {
   bool answered = false;
   std::string error;
   std::vector<Json> messages;
+  // Of a range whose request leaves its order open: what it said, and then the whole.
+  std::vector<Json> said;
+  std::vector<Json> whole;
 };
 
 // Ids of leases that the generator knows by names of its own.
@@ -207,21 +214,39 @@ void hide_cluster(Json& response) {
   hit(Differs::kHeader);
 }
 
-void settle_ties(const etcdserverpb::RangeRequest& request, Json& response) {
+std::string sort_target_of(const etcdserverpb::RangeRequest& request) {
   constexpr std::string_view kNames[] = {"key", "version", "create_revision", "mod_revision", "value"};
-  Json* const found = response.find("kvs");
-  if (request.sort_target() == etcdserverpb::RangeRequest::KEY || found == nullptr) return;
-  std::vector<Json>& kvs = found->list;
-  const std::string target(kNames[request.sort_target()]);
+  return std::string(kNames[request.sort_target()]);
+}
+
+// What is sorted are then the first keys, and the one behind them that says whether there are more.
+bool is_limited_first(const etcdserverpb::RangeRequest& request) {
+  const bool filters = request.min_mod_revision() != 0 || request.max_mod_revision() != 0 ||
+                       request.min_create_revision() != 0 || request.max_create_revision() != 0;
+  return request.limit() > 0 && request.sort_order() == etcdserverpb::RangeRequest::NONE && !filters;
+}
+
+bool leaves_order_open(const etcdserverpb::RangeRequest& request, const Json& response) {
+  if (request.sort_target() == etcdserverpb::RangeRequest::KEY || response.find("kvs") == nullptr) return false;
+  const int64_t count = response.number("count");
+  return (is_limited_first(request) ? std::min(count, request.limit() + 1) : count) > kSortedStablyMax;
+}
+
+// True if anything was.
+bool settle_ties(const etcdserverpb::RangeRequest& request, Json& response) {
+  if (!leaves_order_open(request, response)) return false;
+  std::vector<Json>& kvs = response.find("kvs")->list;
+  const std::string target = sort_target_of(request);
   const auto key = [](const Json& kv) { return kv.text_of("key"); };
   bool any = false;
+  bool any_left = false;
   for (size_t begin = 0; begin < kvs.size();) {
     size_t end = begin + 1;
     while (end < kvs.size() && kvs[end].text_of(target) == kvs[begin].text_of(target)) ++end;
     std::ranges::sort(kvs.begin() + static_cast<ptrdiff_t>(begin), kvs.begin() + static_cast<ptrdiff_t>(end), {}, key);
     any |= end - begin > 1;
     if (end == kvs.size() && response.is_true("more")) {
-      any = true;
+      any_left = true;
       for (; begin < end; ++begin) {
         std::erase_if(kvs[begin].members, [&target](const auto& member) { return member.first != target; });
       }
@@ -229,6 +254,8 @@ void settle_ties(const etcdserverpb::RangeRequest& request, Json& response) {
     begin = end;
   }
   if (any) hit(Differs::kTies);
+  if (any_left) hit(Differs::kTiesLeft);
+  return any || any_left;
 }
 
 void settle_ties(const etcdserverpb::TxnRequest& request, Json& response) {
@@ -239,7 +266,7 @@ void settle_ties(const etcdserverpb::TxnRequest& request, Json& response) {
     Json& each = responses->list[static_cast<size_t>(i)];
     Json* const range = each.find("response_range");
     Json* const txn = each.find("response_txn");
-    if (range != nullptr && operations[i].has_request_range()) settle_ties(operations[i].request_range(), *range);
+    if (range != nullptr && operations[i].has_request_range()) (void)settle_ties(operations[i].request_range(), *range);
     if (txn != nullptr && operations[i].has_request_txn()) settle_ties(operations[i].request_txn(), *txn);
   }
 }
@@ -297,6 +324,7 @@ class Comparison {
  private:
   void next() {
     if (over_) return;
+    if (sorted_) return ask_again();
     if (left_ == 0) return finish();
     --left_;
     ++asked_;
@@ -318,6 +346,12 @@ class Comparison {
     if (const auto* compaction = dynamic_cast<const etcdserverpb::CompactionRequest*>(ask_.requests[0].get())) {
       end_streams_behind(compaction->revision());
     }
+    send();
+  }
+
+  // ---- Requests with an end ----
+
+  void send() {
     for (System& system : systems_) {
       system.answered = false;
       system.error.clear();
@@ -329,8 +363,6 @@ class Comparison {
       }
     }
   }
-
-  // ---- Requests with an end ----
 
   std::vector<std::unique_ptr<Message>> requests_for(const System& system) const {
     std::vector<std::unique_ptr<Message>> requests;
@@ -442,7 +474,7 @@ class Comparison {
   }
 
   // As text, without what may differ.
-  std::string comparable(System& system) const {
+  std::string comparable(System& system) {
     if (!system.error.empty()) return system.error;
     std::string text;
     for (Json& message : system.messages) {
@@ -450,11 +482,64 @@ class Comparison {
       name_leases(message, system.names);
       const Message& request = *ask_.requests[0];
       settle_leases(request, message);
-      if (const auto* range = dynamic_cast<const etcdserverpb::RangeRequest*>(&request)) settle_ties(*range, message);
+      if (const auto* range = dynamic_cast<const etcdserverpb::RangeRequest*>(&request)) settle_range(*range, system);
       if (const auto* txn = dynamic_cast<const etcdserverpb::TxnRequest*>(&request)) settle_ties(*txn, message);
       text += to_text(message) + "\n";
     }
     return text;
+  }
+
+  // What is left open by its request and is not compared is looked at once the whole is known.
+  void settle_range(const etcdserverpb::RangeRequest& request, System& system) {
+    const Json* const kvs = system.messages[0].find("kvs");
+    std::vector<Json> said = kvs == nullptr ? std::vector<Json>() : kvs->list;
+    if (sorted_) system.whole = said;
+    if (!settle_ties(request, system.messages[0]) || sorted_ || is_limited_first(request)) return;
+    system.said = std::move(said);
+    is_left_open_ = true;
+  }
+
+  // Without a limit and with values, of the same revision: nothing was written since.
+  void ask_again() {
+    auto whole = std::make_unique<etcdserverpb::RangeRequest>(*sorted_);
+    whole->clear_limit();
+    whole->clear_keys_only();
+    ask_ = {};
+    ask_.path = "/etcdserverpb.KV/Range";
+    ask_.requests.push_back(std::move(whole));
+    ask_.response = &etcdserverpb::RangeResponse::default_instance();
+    send();
+  }
+
+  // What was said before is the beginning of a sort of the whole: each is in it, once, and at each place is what
+  // belongs there by what is sorted by. Empty: so it is.
+  static std::string misplaced(const etcdserverpb::RangeRequest& request, const System& system) {
+    const std::string target = sort_target_of(request);
+    std::map<std::string, const Json*> by_key;
+    for (const Json& kv : system.whole) by_key.emplace(kv.text_of("key"), &kv);
+    for (size_t i = 0; i < system.said.size(); ++i) {
+      const auto found = by_key.find(system.said[i].text_of("key"));
+      if (found == by_key.end()) {
+        return fmt::format("{} said what is not there, or twice, at {}:\n{}", system.name, i, to_text(system.said[i]));
+      }
+      Json kv = *found->second;
+      if (kv.text_of(target) != system.whole[i].text_of(target)) {
+        return fmt::format("{} said at {} what belongs elsewhere:\n{}", system.name, i, to_text(system.said[i]));
+      }
+      if (request.keys_only()) kv.members.erase("value");
+      if (to_text(kv) != to_text(system.said[i])) {
+        return fmt::format("{} said at {}\n{}and then\n{}", system.name, i, to_text(system.said[i]), to_text(kv));
+      }
+      by_key.erase(found);
+    }
+    return {};
+  }
+
+  void compare_again() {
+    const etcdserverpb::RangeRequest request = *std::exchange(sorted_, std::nullopt);
+    for (const System& system : systems_) {
+      if (const std::string wrong = misplaced(request, system); !wrong.empty()) return complain(wrong);
+    }
   }
 
   void compare() {
@@ -466,6 +551,11 @@ class Comparison {
       const std::string ours = comparable(systems_[0]);
       const std::string theirs = comparable(systems_[1]);
       if (ours != theirs) return complain("they answer\n" + side_by_side(ours, theirs));
+      if (sorted_) {
+        compare_again();
+      } else if (std::exchange(is_left_open_, false)) {
+        sorted_ = dynamic_cast<const etcdserverpb::RangeRequest&>(*ask_.requests[0]);
+      }
     }
     if (!systems_[0].error.empty()) {
       ++refused_;
@@ -570,11 +660,6 @@ class Comparison {
     hide_cluster(*response);
     name_leases(*response, system.names);
     const int64_t id = response->number("watch_id");
-    Json* const header = response->find("header");
-    if (response->number("compact_revision") > 0 && header != nullptr && header->find("revision") == nullptr) {
-      header->members.emplace("revision", Json::of_text(std::to_string(revision_)));
-      hit(Differs::kCompactedHeader);
-    }
     std::vector<std::string>& lines = stream.lines[id];
     const Json* const events = response->find("events");
     if (events == nullptr) {
@@ -730,6 +815,8 @@ class Comparison {
   uint64_t refused_ = 0;
   int64_t revision_ = 1;  // newest that wrote something
   int64_t compacted_ = 0;
+  std::optional<etcdserverpb::RangeRequest> sorted_;  // asked again, since its order is open
+  bool is_left_open_ = false;                         // the answer being compared
   bool settling_ = false;
   bool over_ = false;
   net::TimerId patience_ = 0;

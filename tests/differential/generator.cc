@@ -174,10 +174,13 @@ etcdserverpb::RangeRequest Generator::range() {
   if (one_in(8)) request.set_max_mod_revision(near_revision());
   if (one_in(8)) request.set_min_create_revision(near_revision());
   if (one_in(8)) request.set_max_create_revision(near_revision());
-  // Without the values nobody sees which of them are equal: Differs::kTies.
-  if (request.keys_only() && request.sort_target() == etcdserverpb::RangeRequest::VALUE) {
-    request.clear_limit();
-  }
+  return request;
+}
+
+// What a transaction saw cannot be asked again: Differs::kTiesLeft. Without the values nobody sees which are equal.
+etcdserverpb::RangeRequest Generator::range_within() {
+  etcdserverpb::RangeRequest request = range();
+  if (request.keys_only() && request.sort_target() == etcdserverpb::RangeRequest::VALUE) request.clear_limit();
   return request;
 }
 
@@ -228,7 +231,7 @@ void Generator::add_operations(google::protobuf::RepeatedPtrField<etcdserverpb::
       case 0:
       case 1:
       case 2:
-        *operation.mutable_request_range() = range();
+        *operation.mutable_request_range() = range_within();
         break;
       case 3:
       case 4:
@@ -264,7 +267,7 @@ etcdserverpb::TxnRequest Generator::large_txn() {
   const uint64_t nested = one_in(2) ? random_.below(128) : 0;
   for (uint64_t i = nested; i < all; ++i) {
     if (one_in(2)) *request.add_compare() = compare();
-    *request.add_success()->mutable_request_range() = range();
+    *request.add_success()->mutable_request_range() = range_within();
   }
   if (nested > 0 && request.success_size() > 0) {
     auto& inner = *request.mutable_success(0)->mutable_request_txn();

@@ -65,6 +65,7 @@ class Generator {
   int64_t near_revision();
   etcdserverpb::PutRequest put();
   etcdserverpb::RangeRequest range();
+  etcdserverpb::RangeRequest range_within();
   etcdserverpb::DeleteRangeRequest remove();
   etcdserverpb::Compare compare();
   void add_operations(google::protobuf::RepeatedPtrField<etcdserverpb::RequestOp>* operations, int depth);
