@@ -140,9 +140,8 @@ void run_two_phases(World& world, Nemesis& nemesis, const TwoPhases& phases, Run
   while (!phases.has_converged()) {
     if (world.now() >= live_until) {
       result.verdict = Verdict::kLiveness;
-      result.message =
-          fmt::format("not converged {} ms after the core was healed{}{}", to_milliseconds(liveness_max),
-                      phases.excuse ? ": " : "", phases.excuse ? phases.excuse() : "");
+      result.message = fmt::format("not converged {} ms after the core was healed{}{}", to_milliseconds(liveness_max),
+                                   phases.excuse ? ": " : "", phases.excuse ? phases.excuse() : "");
       return finish();
     }
     world.run_for(phases.look_every);

@@ -100,6 +100,8 @@ TEST_F(AlarmsTest, WhatGoesBeyondTheQuotaIsRefusedAndAnAlarmRaised) {
   etcdserverpb::TxnRequest txn;
   txn.add_success()->mutable_request_put()->set_key("t");
   EXPECT_EQ(outcome("/etcdserverpb.KV/Txn", txn), kFull);
+  EXPECT_EQ(cluster_.call("/etcdserverpb.KV/Txn", txn)->status->retry_after, Duration::zero())
+      << "that passes when somebody makes room, not by waiting";
   etcdserverpb::TxnRequest reads;
   reads.add_success()->mutable_request_range()->set_key("t");
   reads.add_failure()->mutable_request_delete_range()->set_key("t");

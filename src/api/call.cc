@@ -34,6 +34,12 @@ void Call::finish(const net::GrpcStatus& status) {
   on_closed();
 }
 
+void Call::fail(keyspace::ErrorId error) {
+  net::GrpcStatus status = status_of(error);
+  if (error == keyspace::ErrorId::kTooManyRequests) status.retry_after = context_.retry_after();
+  finish(status);
+}
+
 void Call::answer(std::string message) {
   wire_->send(std::move(message));
   finish({});

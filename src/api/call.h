@@ -40,7 +40,8 @@ class Call : public net::CallHandler, public Waiter {
   void finish(const net::GrpcStatus& status);
   void answer(std::string message);
   void answer(std::vector<std::string> pieces);
-  void fail(keyspace::ErrorId error) { finish(status_of(error)); }
+  // With a hint when to ask again, where the server is at one of its limits.
+  void fail(keyspace::ErrorId error);
   void fail(keyspace::GrpcCode code, std::string_view text) { finish(status_of(code, text)); }
 
  private:

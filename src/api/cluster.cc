@@ -388,6 +388,11 @@ class MemberChangeCall final : public ChangingCall {
       fail(ErrorId::kMemberNotFound);
     }
   }
+  void change_refused(ErrorId error) override {
+    const bool is_promotion = change_.kind == node::MemberChangeKind::kPromote;
+    if (is_promotion && context().is_leader()) ++context().metrics().promotions_refused[error];
+    fail(error);
+  }
   void changed() override {
     const bool removed = change_.kind == node::MemberChangeKind::kRemove;
     if (removed && change_.id == context().options().self) {
@@ -396,6 +401,7 @@ class MemberChangeCall final : public ChangingCall {
     } else if (removed) {
       erase_record(change_.id, Step::kForget);
     } else {
+      if (context().is_leader()) ++context().metrics().promotions;
       look_again();
     }
   }

@@ -149,6 +149,11 @@ TEST_F(ClusterTest, AMemberComesWithItsNameAndTakesAnothersPlace) {
   promote.set_id(added.id());
   EXPECT_EQ(outcome("/etcdserverpb.Cluster/MemberPromote", promote, cluster_.leader()),
             "9 etcdserver: can only promote a learner member which is in sync with leader");
+  EXPECT_NE(
+      http(cluster_, "/metrics", cluster_.leader())
+          .body.find("etcd_server_learner_promote_failures{Reason=\"etcdserver: can only promote a learner member "
+                     "which is in sync with leader\"} 1\n"),
+      std::string::npos);
   auto call = cluster_.open("/etcdserverpb.Cluster/MemberAdd");
   call->say(second);
   cluster_.advance(1s);
@@ -518,11 +523,17 @@ TEST_F(ClusterTest, VersionMetricsAndNothingElse) {
   cluster_.disk.writes[8] = 2;
   cluster_.disk.writes[DiskMetrics::kBounds] = 1;
   cluster_.disk.write_seconds_sum = 12.5;
-  cluster_.network = {.connections = 8,
-                      .connections_max = 9,
-                      .client = {.accepted = 10, .refused = 11, .evicted = 12, .timeouts = 13, .failures = 14},
-                      .peer = {.accepted = 15}};
-  cluster_.process = {.cpu_seconds = 0.5, .resident_bytes = 16, .virtual_bytes = 17};
+  cluster_.network = {
+      .connections = 8,
+      .connections_max = 9,
+      .client = {.accepted = 10, .refused = 11, .evicted = 12, .timeouts = 13, .failures = 14},
+      .peer = {.accepted = 15},
+      .peers = {{.id = NodeId(31), .connected = true, .breaks = 18, .frames_dropped = 19, .corruptions = 20},
+                {.id = NodeId(2)}}};
+  cluster_.network.round_trips.push_back({.peer = NodeId(31)});
+  for (const auto took : {100us, 101us, 900us, 4000000us}) cluster_.network.round_trips[0].count(took);
+  cluster_.process = {
+      .cpu_seconds = 0.5, .resident_bytes = 16, .virtual_bytes = 17, .descriptors_max = 21, .descriptors_open = 22};
   const net::HttpResponse metrics = http(cluster_, "/metrics");
   EXPECT_EQ(metrics.status, 200);
   for (const std::string line :
@@ -567,6 +578,25 @@ TEST_F(ClusterTest, VersionMetricsAndNothingElse) {
         "process_resident_memory_bytes 16",
         "process_virtual_memory_bytes 17",
         "process_cpu_seconds_total 0.5",
+        "process_open_fds 22",
+        "os_fd_used 22",
+        "process_max_fds 21",
+        "os_fd_limit 21",
+        "etcd_network_active_peers{Local=\"1\",Remote=\"1f\"} 1",
+        "etcd_network_active_peers{Local=\"1\",Remote=\"2\"} 0",
+        "etcd_network_disconnected_peers_total{Local=\"1\",Remote=\"1f\"} 18",
+        "etcd_network_peer_sent_failures_total{To=\"1f\"} 19",
+        "etcd_network_peer_received_failures_total{From=\"1f\"} 20",
+        "# TYPE etcd_network_peer_round_trip_time_seconds histogram",
+        "etcd_network_peer_round_trip_time_seconds_bucket{To=\"1f\",le=\"0.0001\"} 1",
+        "etcd_network_peer_round_trip_time_seconds_bucket{To=\"1f\",le=\"0.0002\"} 2",
+        "etcd_network_peer_round_trip_time_seconds_bucket{To=\"1f\",le=\"0.0008\"} 2",
+        "etcd_network_peer_round_trip_time_seconds_bucket{To=\"1f\",le=\"0.0016\"} 3",
+        "etcd_network_peer_round_trip_time_seconds_bucket{To=\"1f\",le=\"3.2768\"} 3",
+        "etcd_network_peer_round_trip_time_seconds_bucket{To=\"1f\",le=\"+Inf\"} 4",
+        "etcd_network_peer_round_trip_time_seconds_sum{To=\"1f\"} 4.001101",
+        "etcd_network_peer_round_trip_time_seconds_count{To=\"1f\"} 4",
+        "etcd_server_learner_promote_successes 0",
         "conclave_watchers 0",
         "conclave_leases 0",
         "conclave_calls_open 0"}) {

@@ -24,6 +24,7 @@
 #include "env/clock.h"
 #include "keyspace/internal_command.h"
 #include "keyspace/keyspace.h"
+#include "net/grpc.h"
 #include "node/replica.h"
 
 namespace conclave::api {
@@ -168,6 +169,11 @@ class Context {
   [[nodiscard]] LeaseId choose_lease();
   // What etcd raises a TTL to: one and a half election timeouts, in whole seconds.
   [[nodiscard]] int64_t ttl_seconds_min() const;
+
+  // ---- Overload ----
+  // When to ask again, for a call refused as one too many: around net::kRetryAfter, each at its own time, since those
+  // refused together would be too many together again.
+  [[nodiscard]] Duration retry_after() { return random_.between(net::kRetryAfter / 2, 3 * net::kRetryAfter / 2); }
 
   // ---- Work and time ----
   // Of answers to ranges being put together, of all calls.

@@ -13,6 +13,8 @@
 //   on and say so. Where a client raised that alarm: alarms_test.cc.
 // - server stopped: calls end with their connection. request timed out, with what it may be due to: one text for all,
 //   since this server does not know.
+#include <set>
+
 #include <google/protobuf/text_format.h>
 
 #include "api/testing/cluster.h"
@@ -316,6 +318,31 @@ TEST_F(ErrorsTest, TooManyRequests) {
   }
   EXPECT_EQ(calls[2]->outcome(), "8 etcdserver: too many requests");
   EXPECT_FALSE(calls[0]->ended());
+  EXPECT_GE(calls[2]->status->retry_after, net::kRetryAfter / 2);
+  EXPECT_LE(calls[2]->status->retry_after, 3 * net::kRetryAfter / 2);
+  // Those refused together are not sent back together.
+  std::set<Duration> hints;
+  for (int i = 0; i < 10; ++i) {
+    auto call = cluster.open("/etcdserverpb.KV/Put");
+    call->say(encode("/etcdserverpb.KV/Put", "key: 'a'"));
+    hints.insert(call->status->retry_after);
+  }
+  EXPECT_GT(hints.size(), 5U);
+}
+
+// What does not pass by waiting says nothing of it.
+TEST_F(ErrorsTest, OnlyOverloadHintsWhenToAskAgain) {
+  Cluster cluster;
+  cluster.elect();
+  const auto refused = [&](const std::string& path, const std::string& text) {
+    auto call = cluster.open(path);
+    call->say(encode(path, text));
+    cluster.settle();
+    EXPECT_TRUE(call->ended() && !call->ok()) << path;
+    return call->status->retry_after;
+  };
+  EXPECT_EQ(refused("/etcdserverpb.KV/Put", ""), Duration::zero());
+  EXPECT_EQ(refused("/etcdserverpb.Lease/LeaseRevoke", "ID: 7"), Duration::zero());
 }
 
 }  // namespace

@@ -18,10 +18,16 @@ constexpr std::string_view kMetricsType = "text/plain; version=0.0.4; charset=ut
 // etcd's word.
 constexpr std::string_view kNoLeader = "RAFT NO LEADER";
 
+// Of a check that could not be made since too many are under way, which says nothing of the server's health.
+bool is_overload(std::string_view reason) {
+  return reason.ends_with(error_text(keyspace::ErrorId::kTooManyRequests));
+}
+
 net::HttpResponse health(bool healthy, std::string_view reason) {
   return {.status = healthy ? 200 : 503,
           .content_type = std::string(kJson),
-          .body = fmt::format(R"({{"health":"{}","reason":"{}"}})", healthy, reason)};
+          .body = fmt::format(R"({{"health":"{}","reason":"{}"}})", healthy, reason),
+          .retry_after = is_overload(reason) ? net::kRetryAfter : Duration::zero()};
 }
 
 // Whether `query` has `name=value`, or `name` alone where value is empty.
@@ -54,15 +60,18 @@ struct Check {
 net::HttpResponse checked(const std::vector<Check>& checks, std::string_view query) {
   std::string lines;
   bool good = true;
+  Duration retry_after{};
   for (const Check& check : checks) {
     if (asks(query, "exclude", check.name)) continue;
     good = good && check.failure.empty();
+    if (is_overload(check.failure)) retry_after = net::kRetryAfter;
     lines += check.failure.empty() ? fmt::format("[+]{} ok\n", check.name)
                                    : fmt::format("[-]{} failed: {}\n", check.name, check.failure);
   }
   const std::string_view word = good ? "ok\n" : "";
   return {.status = good ? 200 : 503,
-          .body = good && !asks(query, "verbose", "") ? std::string(word) : lines + std::string(word)};
+          .body = good && !asks(query, "verbose", "") ? std::string(word) : lines + std::string(word),
+          .retry_after = retry_after};
 }
 
 }  // namespace
@@ -249,7 +258,7 @@ void add_disk(const DiskMetrics& disk, std::string& out) {
       fmt::format("{0}_bucket{{le=\"+Inf\"}} {1}\n{0}_sum {2}\n{0}_count {1}\n", kName, writes, disk.write_seconds_sum);
 }
 
-void add_peers(const std::vector<net::PeerLinkState>& peers, std::string& out) {
+void add_peers(NodeId self, const std::vector<net::PeerLinkState>& peers, std::string& out) {
   const auto each = [&](std::string_view name, std::string_view kind, auto value) {
     out += fmt::format("# TYPE {} {}\n", name, kind);
     for (const net::PeerLinkState& peer : peers) {
@@ -278,9 +287,38 @@ void add_peers(const std::vector<net::PeerLinkState>& peers, std::string& out) {
     out +=
         fmt::format("etcd_network_peer_sent_failures_total{{To=\"{:x}\"}} {}\n", peer.id.value(), peer.frames_dropped);
   }
+  out += "# TYPE etcd_network_peer_received_failures_total counter\n";
+  for (const State& peer : peers) {
+    out += fmt::format("etcd_network_peer_received_failures_total{{From=\"{:x}\"}} {}\n", peer.id.value(),
+                       peer.corruptions);
+  }
+  const auto of_pair = [&](std::string_view name, std::string_view kind, auto value) {
+    out += fmt::format("# TYPE {} {}\n", name, kind);
+    for (const State& peer : peers) {
+      out += fmt::format("{}{{Local=\"{:x}\",Remote=\"{:x}\"}} {}\n", name, self.value(), peer.id.value(), value(peer));
+    }
+  };
+  of_pair("etcd_network_active_peers", "gauge", [](const State& peer) { return peer.connected ? 1 : 0; });
+  of_pair("etcd_network_disconnected_peers_total", "counter", [](const State& peer) { return peer.breaks; });
 }
 
-void add_network(const NetworkMetrics& network, std::string& out) {
+void add_round_trips(const std::vector<RoundTripMetrics>& peers, std::string& out) {
+  constexpr std::string_view kName = "etcd_network_peer_round_trip_time_seconds";
+  out += fmt::format("# TYPE {} histogram\n", kName);
+  for (const RoundTripMetrics& peer : peers) {
+    uint64_t counted = 0;
+    for (size_t i = 0; i < RoundTripMetrics::kBounds; ++i) {
+      counted += peer.counts[i];
+      out += fmt::format("{}_bucket{{To=\"{:x}\",le=\"{}\"}} {}\n", kName, peer.peer.value(),
+                         seconds(RoundTripMetrics::kFirstBound * (int64_t{1} << i)), counted);
+    }
+    out += fmt::format(
+        "{0}_bucket{{To=\"{1:x}\",le=\"+Inf\"}} {2}\n{0}_sum{{To=\"{1:x}\"}} {3}\n{0}_count{{To=\"{1:x}\"}} {2}\n",
+        kName, peer.peer.value(), peer.count(), seconds(peer.sum));
+  }
+}
+
+void add_network(NodeId self, const NetworkMetrics& network, std::string& out) {
   const auto head = [&out](std::string_view name, std::string_view kind, std::string_view help) {
     out += fmt::format("# HELP conclave_{0} {1}\n# TYPE conclave_{0} {2}\n", name, help, kind);
   };
@@ -307,7 +345,8 @@ void add_network(const NetworkMetrics& network, std::string& out) {
                      network.client.bytes_received);
   out += fmt::format("# TYPE {0} counter\n{0} {1}\n", "etcd_network_client_grpc_sent_bytes_total",
                      network.client.bytes_sent);
-  add_peers(network.peers, out);
+  add_peers(self, network.peers, out);
+  add_round_trips(network.round_trips, out);
 }
 
 // Under the names that Prometheus' client libraries use; `etcdctl check datascale` reads the resident memory.
@@ -321,11 +360,12 @@ void add_process(const ProcessMetrics& process, std::string& out) {
   add("process_start_time_seconds", "gauge", process.start_seconds);
   add("process_max_fds", "gauge", process.descriptors_max);
   add("os_fd_limit", "gauge", process.descriptors_max);
+  add("process_open_fds", "gauge", process.descriptors_open);
+  add("os_fd_used", "gauge", process.descriptors_open);
   add("conclave_log_lines_dropped_total", "counter", process.log_lines_dropped);
 }
 
-// What etcd's dashboards and alerts look for, where it means the same here. Not told: times of round trips between
-// servers, and descriptors in use, which no call of the system counts without listing them all.
+// What etcd's dashboards and alerts look for, where it means the same here.
 void add_etcd_names(Context& context, std::string& out) {
   const auto add = [&out](std::string_view name, std::string_view kind, auto value) {
     out += fmt::format("# TYPE etcd_{0} {1}\netcd_{0} {2}\n", name, kind, value);
@@ -341,6 +381,11 @@ void add_etcd_names(Context& context, std::string& out) {
   add("server_proposals_applied_total", "gauge", replica.applied().value());
   add("server_proposals_pending", "gauge", replica.writes_pending());
   add("server_proposals_failed_total", "counter", metrics.writes_failed);
+  add("server_learner_promote_successes", "counter", metrics.promotions);
+  out += "# TYPE etcd_server_learner_promote_failures counter\n";
+  for (const auto& [error, count] : metrics.promotions_refused) {
+    out += fmt::format("etcd_server_learner_promote_failures{{Reason=\"{}\"}} {}\n", error_text(error), count);
+  }
   add("server_health_success", "counter", metrics.health_successes);
   add("server_health_failures", "counter", metrics.health_failures);
   out += fmt::format("# TYPE etcd_server_version gauge\netcd_server_version{{server_version=\"{}\"}} 1\n",
@@ -421,7 +466,7 @@ std::string metrics_text(Context& context) {
     }
   }
   if (context.options().disk) add_disk(context.options().disk(), out);
-  if (context.options().network) add_network(context.options().network(), out);
+  if (context.options().network) add_network(context.options().self, context.options().network(), out);
   if (context.options().process) add_process(context.options().process(), out);
   add_etcd_names(context, out);
   return out;

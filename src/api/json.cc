@@ -363,7 +363,8 @@ class JsonCall final : public net::HttpHandler, public net::ServerCall, public T
     } else {
       answer.answer({.status = http_status_of(status.code),
                      .content_type = std::string(kJson),
-                     .body = descriptor_.server_streaming() ? stream_error(status) : unary_error(status)});
+                     .body = descriptor_.server_streaming() ? stream_error(status) : unary_error(status),
+                     .retry_after = status.retry_after});
     }
   }
 

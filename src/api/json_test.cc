@@ -29,6 +29,7 @@ class FakeHttp final : public net::HttpAnswer {
     ASSERT_EQ(status, 0);
     status = response.status;
     body = response.body;
+    retry_after = response.retry_after;
     over = true;
     EXPECT_EQ(response.content_type, "application/json");
   }
@@ -53,6 +54,7 @@ class FakeHttp final : public net::HttpAnswer {
   bool over = false;
   int status = 0;
   std::string body;
+  Duration retry_after{};
 
  private:
   std::unique_ptr<net::HttpHandler> handler_;
@@ -306,6 +308,27 @@ TEST_F(JsonTest, DeadlinesLeadersAndAnswersTooLarge) {
   FakeHttp none(three, "/v3/kv/range", R"({"key":"YQ=="})", "POST", {{"grpc-metadata-hasleader", "true"}});
   EXPECT_EQ(none.status, 503);
   EXPECT_TRUE(none.says(R"("error":"etcdserver: no leader","code":14)")) << none.body;
+}
+
+TEST_F(JsonTest, OverloadSaysWhenToAskAgain) {
+  Cluster::Options options;
+  options.replica.writes_pending_max = 2;
+  Cluster cluster(options);
+  cluster.elect();
+  cluster.server().disk_stopped = true;
+  const FakeHttp first(cluster, "/v3/kv/put", R"({"key":"YQ=="})");
+  const FakeHttp second(cluster, "/v3/kv/put", R"({"key":"YQ=="})");
+  const FakeHttp refused(cluster, "/v3/kv/put", R"({"key":"YQ=="})");
+  EXPECT_FALSE(second.over);
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_EQ(
+      refused.body,
+      R"({"error":"etcdserver: too many requests","code":8,"message":"etcdserver: too many requests","details":[]})");
+  EXPECT_GE(refused.retry_after, net::kRetryAfter / 2);
+  EXPECT_LE(refused.retry_after, 3 * net::kRetryAfter / 2);
+  const FakeHttp malformed(cluster, "/v3/kv/put", R"({"key":""})");
+  EXPECT_EQ(malformed.status, 400);
+  EXPECT_EQ(malformed.retry_after, Duration::zero());
 }
 
 }  // namespace

@@ -3,10 +3,14 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <numeric>
 #include <vector>
 
 #include "api/methods.h"
 #include "base/time.h"
+#include "base/types.h"
+#include "keyspace/errors.h"
 #include "net/peer_links.h"
 #include "net/port_counts.h"
 #include "net/server.h"
@@ -36,6 +40,9 @@ struct Metrics {
   uint64_t calls_cancelled = 0;
   uint64_t calls_open = 0;
   uint64_t snapshots_open = 0;  // streams of a snapshot
+  // Learners promoted as clients asked of this server while it led, and those that were not.
+  uint64_t promotions = 0;
+  std::map<keyspace::ErrorId, uint64_t> promotions_refused;
 
   void count(Method method, uint32_t code, Duration took) {
     if (code >= kCodes) code = 2;  // UNKNOWN
@@ -61,6 +68,24 @@ struct DiskMetrics {
   double write_seconds_sum = 0;
 };
 
+// How long a word takes to a peer and back: up to 0.1 ms, 0.2 ms, and so on doubled; the last took longer. The bounds
+// are those of etcd's histogram.
+struct RoundTripMetrics {
+  static constexpr size_t kBounds = 16;
+  static constexpr Duration kFirstBound = std::chrono::microseconds(100);
+  NodeId peer;
+  std::array<uint64_t, kBounds + 1> counts{};
+  Duration sum{};
+
+  void count(Duration took) {
+    size_t bucket = 0;
+    while (bucket < kBounds && took > kFirstBound * (int64_t{1} << bucket)) ++bucket;
+    ++counts[bucket];
+    sum += took;
+  }
+  [[nodiscard]] uint64_t count() const { return std::accumulate(counts.begin(), counts.end(), uint64_t{0}); }
+};
+
 // Of the ports this server listens on, at the moment of asking.
 struct NetworkMetrics {
   uint64_t connections = 0;  // of clients, now
@@ -69,6 +94,7 @@ struct NetworkMetrics {
   net::PortCounts peer;
   net::TlsCounts tls;  // of the client port
   std::vector<net::PeerLinkState> peers;
+  std::vector<RoundTripMetrics> round_trips;
 };
 
 // Of the process, at the moment of asking.
@@ -78,6 +104,7 @@ struct ProcessMetrics {
   uint64_t virtual_bytes = 0;
   int64_t start_seconds = 0;  // of the wall clock
   uint64_t descriptors_max = 0;
+  uint64_t descriptors_open = 0;
   uint64_t log_lines_dropped = 0;
 };
 

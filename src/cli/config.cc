@@ -139,6 +139,22 @@ std::optional<std::string> own_environment(const std::string& name) {
   return value == nullptr ? std::nullopt : std::optional<std::string>(value);
 }
 
+std::vector<Given> given(const CLI::App& verb) {
+  std::vector<Given> all;
+  for (const CLI::Option* option : verb.get_options()) {
+    if (option->count() > 0) all.push_back({.flag = "--" + option->get_lnames().front(), .values = option->results()});
+  }
+  return all;
+}
+
+void give(CLI::App& verb, const std::vector<Given>& all) {
+  for (const Given& given : all) {
+    CLI::Option* const option = verb.get_option(given.flag);
+    for (const std::string& value : given.values) option->add_result(value);
+    option->run_callback();
+  }
+}
+
 std::vector<Setting> settle(CLI::App& verb, const Environment& environment) {
   const std::vector<CLI::Option*> options = configurable(verb);
   std::string path;

@@ -42,6 +42,14 @@ void add_config(CLI::App& verb);
 // refuse.
 using Environment = std::function<std::optional<std::string>(const std::string& name)>;
 std::vector<Setting> settle(CLI::App& verb, const Environment& environment);
+// What the command line said: taken before settle(), and said again to a verb made anew, whose settle() then reads the
+// environment and the file of that time.
+struct Given {
+  std::string flag;
+  std::vector<std::string> values;
+};
+[[nodiscard]] std::vector<Given> given(const CLI::App& verb);
+void give(CLI::App& verb, const std::vector<Given>& all);
 [[nodiscard]] std::optional<std::string> own_environment(const std::string& name);
 
 }  // namespace conclave::cli

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <CLI/CLI.hpp>
 
@@ -89,6 +90,34 @@ TEST_F(ConfigTest, WhatCannotBeIsSaidWithItsPlace) {
   } catch (const CLI::ParseError& error) {
     EXPECT_STREQ(error.what(), "/nowhere/to/be/found: /nowhere/to/be/found cannot be read");
   }
+}
+
+// As a server does at SIGHUP: what the command line said stands, the file is of now.
+TEST_F(ConfigTest, TheCommandLineIsSaidAgainToAVerbMadeAnew) {
+  std::vector<Given> said;
+  verb_.callback([&] {
+    said = given(verb_);
+    (void)settle(verb_, [](const std::string&) { return std::nullopt; });
+  });
+  ASSERT_EQ(parse("client_listen = 'f:1'\nsnapshot_log_mib = 7\n", "--client-listen c:1 --insecure-plaintext"), "");
+  const auto again = [&] {
+    CLI::App verb;
+    std::string listen = "d:1";
+    uint64_t mib = 64;
+    bool plain = false;
+    verb.add_option("--client-listen", listen, "");
+    verb.add_option("--snapshot-log-mib", mib, "")->check(CLI::Range(1, 1000));
+    verb.add_flag("--insecure-plaintext", plain, "");
+    add_config(verb);
+    give(verb, said);
+    (void)settle(verb, [](const std::string&) { return std::nullopt; });
+    return fmt::format("{} {} {}", listen, mib, plain);
+  };
+  EXPECT_EQ(again(), "c:1 7 true");
+  std::ofstream(path_, std::ios::trunc) << "client_listen = 'f:2'\nsnapshot_log_mib = 8\n";
+  EXPECT_EQ(again(), "c:1 8 true");
+  std::ofstream(path_, std::ios::trunc) << "snapshot_log_mib = 5000\n";
+  EXPECT_THROW((void)again(), CLI::ParseError);
 }
 
 TEST(ConfigFileTest, HasTextNumbersAndTruth) {

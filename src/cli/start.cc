@@ -12,6 +12,8 @@
 #include "cli/json.h"
 #include "cli/table.h"
 #include "cli/verbs.h"
+#include "server/client_urls.h"
+#include "server/identity.h"
 #include "server/log.h"
 #include "server/server.h"
 
@@ -37,14 +39,72 @@ int report(const Error& error) {
   return code_of(error);
 }
 
+server::LogLevel level_of(const StartOptions& options) {
+  return options.log_level == "info"      ? server::LogLevel::kInfo
+         : options.log_level == "warning" ? server::LogLevel::kWarning
+                                          : server::LogLevel::kError;
+}
+
+// What the server is started with. kInvalidArgument for what no flag's own check sees.
+Result<server::ServerOptions> server_options(const StartOptions& options) {
+  server::ServerOptions server = options.server;
+  ASSIGN_OR_RETURN(server.client_listen, server::parse_address(options.client_listen));
+  ASSIGN_OR_RETURN(server.peer_listen, server::parse_address(options.peer_listen));
+  RETURN_IF_ERROR(server::parse_client_urls(server.client_advertise));
+  RETURN_IF_ERROR(server::parse_join(server.join));
+  server.snapshot_log_bytes = options.snapshot_log_mib << 20;
+  server.history.bytes_max = options.history_mib == 0 ? UINT64_MAX : options.history_mib << 20;
+  if (server.history.age_max == Duration::zero()) server.history.age_max = Duration::max();
+  return server;
+}
+
+void add_options(CLI::App& verb, StartOptions& options);
+
+// The command line as it was, with the environment and the file of now.
+class Configuration {
+ public:
+  Configuration(std::vector<Given> given, std::vector<Setting> settings)
+      : given_(std::move(given)), settings_(std::move(settings)) {}
+
+  // All or nothing: a file of which one line is wrong changes nothing.
+  void reload(server::Server& server) const {
+    StartOptions options;
+    CLI::App again;
+    add_options(again, options);
+    std::vector<Setting> settings;
+    try {
+      give(again, given_);
+      settings = settle(again, own_environment);
+    } catch (const CLI::ParseError& error) {
+      return refuse(error.what());
+    }
+    if (const auto checked = server_options(options); !checked) return refuse(checked.error().message);
+    server::Reload reload{.log_level = level_of(options)};
+    // What is set is compared with the start, not with the last time: that is what the process still has.
+    for (size_t i = 0; i < settings.size(); ++i) {
+      const bool is_taken = settings[i].name == "log_level";
+      if (!is_taken && settings[i].value != settings_[i].value) reload.for_next_start.push_back(settings[i].name);
+    }
+    server.reload(reload);
+  }
+
+ private:
+  static void refuse(const std::string& why) {
+    server::log_error("reload_refused", "reload refused, what was loaded stays", {{"error", why}});
+  }
+
+  std::vector<Given> given_;
+  std::vector<Setting> settings_;  // of the start
+};
+
 // TERM, INT and HUP are taken by a thread of their own: a handler could do almost nothing. It ends with the process.
-void take_signals(server::Server& server, const sigset_t& signals) {
-  std::thread([&server, signals]() noexcept {
+void take_signals(server::Server& server, const Configuration& configuration, const sigset_t& signals) {
+  std::thread([&server, configuration, signals]() noexcept {
     while (true) {
       int signal = 0;
       if (sigwait(&signals, &signal) != 0) continue;
       if (signal == SIGHUP) {
-        server.reload();
+        configuration.reload(server);
       } else {
         server.stop();
       }
@@ -52,17 +112,9 @@ void take_signals(server::Server& server, const sigset_t& signals) {
   }).detach();
 }
 
-int run(StartOptions options) {
-  auto client = server::parse_address(options.client_listen);
-  if (!client) return report(client.error());
-  auto peer = server::parse_address(options.peer_listen);
-  if (!peer) return report(peer.error());
-  options.server.client_listen = *client;
-  options.server.peer_listen = *peer;
-  options.server.snapshot_log_bytes = options.snapshot_log_mib << 20;
-  keyspace::HistoryBudget::Options& history = options.server.history;
-  history.bytes_max = options.history_mib == 0 ? UINT64_MAX : options.history_mib << 20;
-  if (history.age_max == Duration::zero()) history.age_max = Duration::max();
+int run(const StartOptions& options, const Configuration& configuration) {
+  const auto wanted = server_options(options);
+  if (!wanted) return report(wanted.error());
 
   // Before any thread is made: all inherit the mask.
   sigset_t signals;
@@ -73,12 +125,10 @@ int run(StartOptions options) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 
-  const server::LogLevel least = options.log_level == "info"      ? server::LogLevel::kInfo
-                                 : options.log_level == "warning" ? server::LogLevel::kWarning
-                                                                  : server::LogLevel::kError;
-  server::set_log(options.log_format == "json" ? server::LogFormat::kJson : server::LogFormat::kText, least);
+  server::set_log(options.log_format == "json" ? server::LogFormat::kJson : server::LogFormat::kText,
+                  level_of(options));
 
-  auto server = server::Server::start(options.server);
+  auto server = server::Server::start(*wanted);
   if (!server) return report(server.error());
   const server::ReadyInfo info = (*server)->info();
   if (info.alone) {
@@ -87,7 +137,7 @@ int run(StartOptions options) {
   fmt::print("ready client={}:{} peer={}:{} name={} cluster={:016x}\n", info.client.host, info.client.port,
              info.peer.host, info.peer.port, info.name, info.cluster.value());
   std::fflush(stdout);
-  take_signals(**server, signals);
+  take_signals(**server, configuration, signals);
   (*server)->run();
   // The thread that waits for signals still refers to it.
   [[maybe_unused]] const server::Server* kept = server->release();
@@ -112,6 +162,8 @@ void add_options(CLI::App& verb, StartOptions& options) {
        "an empty directory joins this running cluster, to which the server was added (conclave member add)");
   text("--data", server.data, "directory", "DIR");
   text("--client-listen", options.client_listen, "port 0 takes a free one", "HOST:PORT");
+  text("--client-advertise", server.client_advertise,
+       "where clients are told to reach this server, if not at --client-listen: http://HOST:PORT,...", "URL,...");
   text("--peer-listen", options.peer_listen, "with --join, what that says of --name", "HOST:PORT");
   verb.add_option("--snapshot-log-mib", options.snapshot_log_mib, "log behind a snapshot before the next is taken")
       ->check(CLI::Range(1, 1 << 20))
@@ -131,7 +183,7 @@ void add_options(CLI::App& verb, StartOptions& options) {
   text("--etcd-version", server.etcd_version, "what clients of etcd are told they talk to");
   text("--log-format", options.log_format, "of the lines on stderr: text or json")
       ->check(CLI::IsMember({"text", "json"}));
-  text("--log-level", options.log_level, "the least that is told: info, warning or error")
+  text("--log-level", options.log_level, "the least that is told: info, warning or error; SIGHUP reads it again")
       ->check(CLI::IsMember({"info", "warning", "error"}));
   // Under etcd's names, with its defaults.
   duration("--grpc-keepalive-min-time", server.keep_alive.min_time, "clients that ping more often are sent away");
@@ -187,8 +239,9 @@ void add_start(CLI::App& app, int& exit_code) {
   CLI::App* start = app.add_subcommand("start", "a server of a cluster; without --join, a cluster of its own");
   add_options(*start, *options);
   start->callback([start, options, &exit_code] {
-    (void)settle(*start, own_environment);
-    exit_code = run(*options);
+    std::vector<Given> said = given(*start);
+    const Configuration configuration(std::move(said), settle(*start, own_environment));
+    exit_code = run(*options, configuration);
   });
 
   CLI::App* config = app.add_subcommand("config", "how a server would be set");

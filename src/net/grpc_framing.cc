@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "base/assert.h"
 
@@ -208,6 +209,71 @@ std::string percent_decode(std::string_view text) {
     }
   }
   return out;
+}
+
+// ---- Retry hints ----
+
+namespace {
+
+constexpr Duration kPushbackMax = std::chrono::hours(1);
+
+// Protobuf's fields, of a number and of bytes. Left out where they are zero or empty, as protobuf does.
+void add_number_field(uint64_t field, uint64_t value, std::string& out) {
+  if (value == 0) return;
+  ByteWriter writer(out);
+  writer.varint(field << 3);
+  writer.varint(value);
+}
+void add_bytes_field(uint64_t field, std::string_view bytes, std::string& out) {
+  if (bytes.empty()) return;
+  ByteWriter writer(out);
+  writer.varint((field << 3) | 2);
+  writer.sized(bytes);
+}
+
+// Without padding, as gRPC sends it.
+std::string base64(std::string_view bytes) {
+  static constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  out.reserve((bytes.size() * 4 + 2) / 3);
+  uint32_t bits = 0;
+  size_t count = 0;
+  for (const char byte : bytes) {
+    bits = (bits << 8) | static_cast<unsigned char>(byte);
+    for (count += 8; count >= 6; count -= 6) out.push_back(kDigits[(bits >> (count - 6)) & 63]);
+  }
+  if (count > 0) out.push_back(kDigits[(bits << (6 - count)) & 63]);
+  return out;
+}
+
+}  // namespace
+
+std::string format_pushback(Duration retry_after) {
+  return std::to_string(std::chrono::ceil<std::chrono::milliseconds>(retry_after).count());
+}
+
+std::optional<Duration> parse_pushback(std::string_view text) {
+  uint32_t milliseconds = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), milliseconds);
+  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) return std::nullopt;
+  return std::min<Duration>(std::chrono::milliseconds(milliseconds), kPushbackMax);
+}
+
+std::string format_retry_details(const GrpcStatus& status) {
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(status.retry_after);
+  std::string delay;  // google.protobuf.Duration
+  add_number_field(1, static_cast<uint64_t>(seconds.count()), delay);
+  add_number_field(2, static_cast<uint64_t>(std::chrono::nanoseconds(status.retry_after - seconds).count()), delay);
+  std::string retry_info;  // google.rpc.RetryInfo
+  add_bytes_field(1, delay, retry_info);
+  std::string detail;  // google.protobuf.Any
+  add_bytes_field(1, "type.googleapis.com/google.rpc.RetryInfo", detail);
+  add_bytes_field(2, retry_info, detail);
+  std::string all;  // google.rpc.Status
+  add_number_field(1, status.code, all);
+  add_bytes_field(2, status.message, all);
+  add_bytes_field(3, detail, all);
+  return base64(all);
 }
 
 }  // namespace conclave::net

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/time.h"
+#include "net/grpc.h"
 
 namespace conclave::net {
 
@@ -86,5 +87,12 @@ class OutboundMessages {
 [[nodiscard]] std::string percent_encode(std::string_view text);
 // What is no valid escape stays as it is.
 [[nodiscard]] std::string percent_decode(std::string_view text);
+
+// grpc-retry-pushback-ms: whole milliseconds, rounded up; and read, where what is negative or no number is nothing, and
+// at most an hour is believed.
+[[nodiscard]] std::string format_pushback(Duration retry_after);
+[[nodiscard]] std::optional<Duration> parse_pushback(std::string_view text);
+// grpc-status-details-bin: a google.rpc.Status in base64 that repeats the status and holds a google.rpc.RetryInfo.
+[[nodiscard]] std::string format_retry_details(const GrpcStatus& status);
 
 }  // namespace conclave::net

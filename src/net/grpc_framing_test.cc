@@ -142,5 +142,26 @@ TEST(PercentCoding, ComesBackTheSame) {
   EXPECT_EQ(percent_decode("%zz %4 %41%"), "%zz %4 A%");
 }
 
+TEST(RetryHint, PushbackIsWholeMilliseconds) {
+  using std::chrono::microseconds;
+  EXPECT_EQ(format_pushback(std::chrono::milliseconds(200)), "200");
+  EXPECT_EQ(format_pushback(microseconds(200'001)), "201") << "never earlier than was meant";
+  EXPECT_EQ(parse_pushback("201"), std::chrono::milliseconds(201));
+  EXPECT_EQ(parse_pushback("0"), Duration::zero());
+  EXPECT_EQ(parse_pushback("4000000000"), std::chrono::hours(1)) << "no server sends a client away for weeks";
+  for (const char* odd : {"", "-1", "1.5", "soon", "1 ", "99999999999"}) EXPECT_FALSE(parse_pushback(odd)) << odd;
+}
+
+// The bytes are those that protobuf makes of the message.
+TEST(RetryHint, DetailsAreAStatusWithARetryInfo) {
+  const GrpcStatus status{.code = 8, .message = "etcdserver: too many requests", .retry_after = kRetryAfter};
+  EXPECT_EQ(
+      format_retry_details(status),
+      "CAgSHWV0Y2RzZXJ2ZXI6IHRvbyBtYW55IHJlcXVlc3RzGjMKKHR5cGUuZ29vZ2xlYXBpcy5jb20vZ29vZ2xlLnJwYy5SZXRyeUluZm8SBwoF"
+      "EICEr18");
+  EXPECT_EQ(format_retry_details({.code = 8, .retry_after = std::chrono::seconds(2)}),
+            "CAgaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIAg");
+}
+
 }  // namespace
 }  // namespace conclave::net

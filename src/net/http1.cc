@@ -146,6 +146,11 @@ std::string_view one_line(std::string_view text) {
   return text.substr(0, std::min(text.find_first_of("\r\n"), text.size()));
 }
 
+std::string retry_after(const HttpResponse& response) {
+  if (response.retry_after == Duration::zero()) return "";
+  return fmt::format("Retry-After: {}\r\n", std::chrono::ceil<std::chrono::seconds>(response.retry_after).count());
+}
+
 }  // namespace
 
 Http1Next parse_http1(ByteView bytes, Http1Request& out) {
@@ -181,9 +186,9 @@ Http1Next parse_http1(ByteView bytes, Http1Request& out) {
 
 void format_http1(const HttpResponse& response, bool keep_alive, bool head, std::string& out) {
   fmt::format_to(std::back_inserter(out),
-                 "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: {}\r\n\r\n", response.status,
-                 reason(response.status), one_line(response.content_type), response.body.size(),
-                 keep_alive ? "keep-alive" : "close");
+                 "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}Connection: {}\r\n\r\n",
+                 response.status, reason(response.status), one_line(response.content_type), response.body.size(),
+                 retry_after(response), keep_alive ? "keep-alive" : "close");
   if (!head) out.append(response.body);
 }
 

@@ -88,8 +88,11 @@ class Http1Server final : public Protocol, private HttpAnswer {
     cancel();
     // In the middle of an answer there is no place for a word.
     if (!answering_) {
-      format_http1({.status = status, .body = status == 400 ? "bad request\n" : "too many requests\n"}, false, false,
-                   output_);
+      const bool is_bad = status == 400;
+      format_http1({.status = status,
+                    .body = is_bad ? "bad request\n" : "too many requests\n",
+                    .retry_after = is_bad ? Duration::zero() : kRetryAfter},
+                   false, false, output_);
     }
     host_.touch();
   }

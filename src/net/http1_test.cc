@@ -102,6 +102,15 @@ TEST(Http1Format, NoValueBeginsAnotherHeader) {
             "close\r\n\r\nb");
 }
 
+TEST(Http1Format, SaysInSecondsWhenToAskAgain) {
+  std::string out;
+  format_http1({.status = 429, .content_type = "text/plain", .retry_after = std::chrono::milliseconds(1200)}, true,
+               false, out);
+  EXPECT_EQ(out,
+            "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nContent-Length: 0\r\nRetry-After: 2\r\n"
+            "Connection: keep-alive\r\n\r\n");
+}
+
 class Http1ServerTest : public LoopTest {
  protected:
   Http1ServerTest() : server(std::move(*Server::listen(loop, service, {}))) {

@@ -149,6 +149,7 @@ class Stream {
   bool is_grpc_ = false;
   std::optional<uint32_t> grpc_status_;
   std::string grpc_message_;
+  Duration retry_after_{};
   bool sent_all_ = false;
   bool deferred_ = false;
   bool finished_ = false;
@@ -309,6 +310,8 @@ void Stream::add_header(std::string_view name, std::string_view value) {
     grpc_status_ = code;
   } else if (name == "grpc-message") {
     grpc_message_ = percent_decode(value);
+  } else if (name == "grpc-retry-pushback-ms") {
+    retry_after_ = parse_pushback(value).value_or(Duration::zero());
   }
 }
 
@@ -338,7 +341,7 @@ GrpcStatus Stream::final_status() const {
     if (*grpc_status_ == 0 && reader_.in_message()) {
       return {.code = kInternal, .message = "the response ends within a message"};
     }
-    return {.code = *grpc_status_, .message = grpc_message_};
+    return {.code = *grpc_status_, .message = grpc_message_, .retry_after = retry_after_};
   }
   if (http_status_ != 200) return status_of_http(http_status_);
   return {.code = kUnknown, .message = "the server ended the stream without a status"};

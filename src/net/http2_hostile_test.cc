@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "net/grpc_framing.h"
 #include "net/testing/http2_test_base.h"
 
 namespace conclave::net {
@@ -89,6 +90,18 @@ TEST_F(Http2HostileTest, HeadersOfACallAreReadAndChecked) {
              frame(kData, kEndStream, 1));
   EXPECT_TRUE(run_until([&] { return ended(*peer) == 1; }));
   EXPECT_NE(peer->received().find(message("its value")), std::string::npos);
+}
+
+TEST_F(Http2HostileTest, AHintWhenToAskAgainIsInTheTrailersAndNowhereElse) {
+  auto headers = answer(request(1, "/test.Echo/Busy", message("")));
+  EXPECT_EQ(headers["grpc-status"], "8");
+  EXPECT_EQ(headers["grpc-retry-pushback-ms"], "130");
+  EXPECT_EQ(headers["grpc-status-details-bin"],
+            format_retry_details({.code = 8, .message = "too many requests", .retry_after = milliseconds(130)}));
+  headers = answer(request(1, "/test.Echo/Refuse", message("")));
+  EXPECT_EQ(headers["grpc-status"], "9");
+  EXPECT_FALSE(headers.contains("grpc-retry-pushback-ms"));
+  EXPECT_FALSE(headers.contains("grpc-status-details-bin"));
 }
 
 // Go's clients make an authority of the URL that is their endpoint.

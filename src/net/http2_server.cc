@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -113,7 +114,7 @@ class Call final : public ServerCall {
   void read_messages(ByteView piece);
   void read_compressed(ByteView message);
   void note_spoken();
-  void end_with(uint32_t code, std::string message);
+  void end_with(uint32_t code, std::string message, Duration retry_after = {});
   void answer_http(std::string_view http_status);
   void submit_trailers_only();
   void submit_trailers();
@@ -332,7 +333,7 @@ void Call::on_data(ByteView piece) {
   read_messages(piece);
   if (connection_.change_partial(held_before, reader_.held_bytes()) || handler_ == nullptr) return;
   REACHED(net_partial_requests_full);
-  end_with(kResourceExhausted, "too many unfinished request messages");
+  end_with(kResourceExhausted, "too many unfinished request messages", kRetryAfter);
 }
 
 void Call::read_messages(ByteView piece) {
@@ -401,12 +402,12 @@ void Call::on_deadline() {
 }
 
 // The server's own end of a call.
-void Call::end_with(uint32_t code, std::string message) {
+void Call::end_with(uint32_t code, std::string message, Duration retry_after) {
   if (handler_ != nullptr) {
     handler_->on_cancel();
     connection_.bury(std::move(handler_));
   }
-  finish({.code = code, .message = std::move(message)});
+  finish({.code = code, .message = std::move(message), .retry_after = retry_after});
 }
 
 void Call::answer_http(std::string_view http_status) {
@@ -492,6 +493,27 @@ std::string_view code_text(uint32_t code, std::array<char, 2>& buffer) {
   return {buffer.data(), 2};
 }
 
+// What a status says of asking again; nothing in most.
+class RetryTrailers {
+ public:
+  explicit RetryTrailers(const GrpcStatus& status) {
+    if (status.retry_after == Duration::zero()) return;
+    pushback_ = format_pushback(status.retry_after);
+    details_ = format_retry_details(status);
+  }
+  // Behind the first `count`, for which there is room; how many there are then.
+  [[nodiscard]] size_t add(std::span<nghttp2_nv> trailers, size_t count) const {
+    if (pushback_.empty()) return count;
+    trailers[count++] = net::header("grpc-retry-pushback-ms", pushback_, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+    trailers[count++] = net::header("grpc-status-details-bin", details_, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+    return count;
+  }
+
+ private:
+  std::string pushback_;
+  std::string details_;
+};
+
 void Call::submit_trailers() {
   if (status_.ok() && status_.message.empty()) {
     const nghttp2_nv ok = constant("grpc-status", "0");
@@ -500,21 +522,26 @@ void Call::submit_trailers() {
   }
   std::array<char, 2> buffer;
   const std::string message = percent_encode(status_.message);
-  const std::array<nghttp2_nv, 2> trailers = {
-      net::header("grpc-status", code_text(status_.code, buffer), NGHTTP2_NV_FLAG_NO_COPY_NAME),
-      net::header("grpc-message", message, NGHTTP2_NV_FLAG_NO_COPY_NAME)};
-  nghttp2_submit_trailer(connection_.session(), id_, trailers.data(), message.empty() ? 1 : 2);
+  const RetryTrailers retry(status_);
+  std::array<nghttp2_nv, 4> trailers = {
+      net::header("grpc-status", code_text(status_.code, buffer), NGHTTP2_NV_FLAG_NO_COPY_NAME)};
+  size_t count = 1;
+  if (!message.empty()) trailers[count++] = net::header("grpc-message", message, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+  count = retry.add(trailers, count);
+  nghttp2_submit_trailer(connection_.session(), id_, trailers.data(), count);
 }
 
 void Call::submit_trailers_only() {
   std::array<char, 2> buffer;
   const std::string message = percent_encode(status_.message);
-  std::array<nghttp2_nv, 5> headers = {
+  const RetryTrailers retry(status_);
+  std::array<nghttp2_nv, 7> headers = {
       constant(":status", "200"), constant("content-type", "application/grpc"),
       net::header("grpc-status", code_text(status_.code, buffer), NGHTTP2_NV_FLAG_NO_COPY_NAME)};
   size_t count = 3;
   if (!message.empty()) headers[count++] = net::header("grpc-message", message, NGHTTP2_NV_FLAG_NO_COPY_NAME);
   if (tells_encodings_) headers[count++] = constant("grpc-accept-encoding", kEncodings);
+  count = retry.add(headers, count);
   nghttp2_submit_response(connection_.session(), id_, headers.data(), count, nullptr);
   connection_.touch();
 }

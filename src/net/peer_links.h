@@ -49,6 +49,7 @@ inline constexpr Duration kPeerFarewell = std::chrono::seconds(1);
 struct PeerLinkState {
   NodeId id;
   bool connected = false;  // the link this server sends on stands
+  uint64_t breaks = 0;     // times that it stood and ended, whoever ended it
   uint64_t frames_sent = 0;
   uint64_t frames_dropped = 0;
   uint64_t bytes_sent = 0;

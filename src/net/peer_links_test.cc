@@ -200,6 +200,7 @@ TEST_F(PeerLinksTest, ALinkThatBreaksIsToldAtOnceAndMadeAgain) {
   EXPECT_LT(clock.now() - before, seconds(1));
   run_for(milliseconds(300));
   EXPECT_EQ(machines[1].heard.breaks[NodeId(2)], 3) << "attempts that fail later are no news";
+  EXPECT_EQ(state(1, 2).breaks, 1U) << "of the links it made, one stood";
   machines[1].links->send(NodeId(2), Lane::kConsensus, "into the void");
   EXPECT_GE(state(1, 2).frames_dropped, 1U);
 

@@ -145,6 +145,7 @@ void PeerSender::on_closed(TcpEnd end) {
 }
 
 void PeerSender::give_up(Duration wait) {
+  if (phase_ == Phase::kStanding) ++counts_.breaks;
   phase_ = Phase::kWaiting;
   just_broke_ = false;
   socket_->close();

@@ -69,6 +69,8 @@ struct HttpResponse {
   int status = 200;
   std::string content_type = "text/plain; charset=utf-8";
   std::string body;
+  // As Retry-After, in whole seconds, rounded up: GrpcStatus::retry_after. Zero: without.
+  Duration retry_after{};
 };
 
 // The answer to one request over HTTP/1.1 that is not there at once, or comes in pieces. Good until answer() or

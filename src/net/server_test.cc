@@ -92,6 +92,16 @@ TEST_F(ServerTest, AStatusAndItsMessageArrive) {
   EXPECT_EQ(answer.response, "");
 }
 
+TEST_F(ServerTest, AHintWhenToAskAgainArrivesWithTheStatus) {
+  for (const char* request : {"", "an answer before it"}) {
+    const Answer answer = call("/test.Echo/Busy", request);
+    EXPECT_EQ(answer.status.code, 8U);
+    EXPECT_EQ(answer.status.message, "too many requests");
+    EXPECT_EQ(answer.status.retry_after, milliseconds(130)) << request;
+  }
+  EXPECT_EQ(call("/test.Echo/Refuse", "x").status.retry_after, Duration::zero());
+}
+
 TEST_F(ServerTest, AnUnknownMethodIsUnimplemented) {
   EXPECT_EQ(call("/test.Nothing/Here", "x").status.code, 12U);
 }

@@ -3,6 +3,9 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <iterator>
+#include <system_error>
 
 namespace conclave::server {
 namespace {
@@ -13,7 +16,22 @@ constexpr uint64_t kReserved = 256;
 // out first.
 constexpr uint64_t kConnectionsMax = 100'000;
 
+// Some milliseconds for a list.
+constexpr size_t kListedConnectionsMax = 10'000;
+
 }  // namespace
+
+uint64_t DescriptorCount::count(size_t connections) {
+  if (connections <= kListedConnectionsMax || others_ == 0) {
+    std::error_code error;
+    const std::filesystem::directory_iterator listed("/proc/self/fd", error);
+    if (error) return connections;
+    // The list itself is one of them.
+    const auto open = static_cast<uint64_t>(std::distance(begin(listed), end(listed))) - 1;
+    others_ = open - std::min<uint64_t>(open, connections);
+  }
+  return others_ + connections;
+}
 
 uint64_t raise_descriptor_limit() {
   rlimit limit{};

@@ -13,4 +13,15 @@ namespace conclave::server {
 
 [[nodiscard]] size_t connections_max_of(uint64_t descriptors);
 
+// How many are open. The system counts them by listing them all, some hundred nanoseconds each, on the loop's thread:
+// so where connections are many only what was not one of them when they were few is taken from a list.
+class DescriptorCount {
+ public:
+  // With so many connections of clients, each of which is one.
+  [[nodiscard]] uint64_t count(size_t connections);
+
+ private:
+  uint64_t others_ = 0;
+};
+
 }  // namespace conclave::server

@@ -1,6 +1,9 @@
 #include "server/descriptors.h"
 
 #include <sys/resource.h>
+#include <unistd.h>
+
+#include <array>
 
 #include <gtest/gtest.h>
 
@@ -29,6 +32,21 @@ TEST(Descriptors, TheSoftLimitIsRaisedToTheHardOne) {
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &after), 0);
   EXPECT_EQ(after.rlim_cur, before.rlim_max);
   EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+TEST(DescriptorsTest, ThoseOpenAreCounted) {
+  DescriptorCount count;
+  const uint64_t before = count.count(0);
+  EXPECT_GE(before, 3U);
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  EXPECT_EQ(count.count(0), before + 2);
+  EXPECT_EQ(count.count(2), before + 2) << "the two are connections";
+  // So many connections are not listed: what else there was before is added to them.
+  EXPECT_EQ(count.count(50'000), before + 50'000);
+  ::close(ends[0]);
+  ::close(ends[1]);
+  EXPECT_EQ(count.count(0), before);
 }
 
 }  // namespace

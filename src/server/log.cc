@@ -110,7 +110,30 @@ std::string log_line(LogFormat format, std::string_view event, std::string_view 
 void set_log(LogFormat format, LogLevel least) {
   sink().format = format;
   sink().logger->set_pattern(format == LogFormat::kJson ? kJsonPattern : kTextPattern, spdlog::pattern_time_type::utc);
+  set_log_level(least);
+}
+
+void set_log_level(LogLevel least) {
   sink().logger->set_level(level_of(least));
+}
+
+LogLevel log_level() {
+  const spdlog::level::level_enum level = sink().logger->level();
+  return level <= spdlog::level::info   ? LogLevel::kInfo
+         : level == spdlog::level::warn ? LogLevel::kWarning
+                                        : LogLevel::kError;
+}
+
+std::string_view to_string(LogLevel level) {
+  switch (level) {
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      break;
+  }
+  return "error";
 }
 
 void log_info(std::string_view event, std::string_view text, const LogFields& fields) {

@@ -26,6 +26,10 @@ using LogFields = std::vector<LogField>;
 
 // For the whole process; before the first line. Lines below `least` are not written.
 void set_log(LogFormat format, LogLevel least);
+// Any thread, at any time.
+void set_log_level(LogLevel least);
+[[nodiscard]] LogLevel log_level();
+[[nodiscard]] std::string_view to_string(LogLevel level);
 
 void log_info(std::string_view event, std::string_view text, const LogFields& fields = {});
 void log_warning(std::string_view event, std::string_view text, const LogFields& fields = {});

@@ -1,6 +1,7 @@
 #include "server/server.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <charconv>
 #include <cstdlib>
@@ -8,6 +9,7 @@
 #include <utility>
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "api/members.h"
 #include "api/service.h"
@@ -19,6 +21,7 @@
 #include "net/peer_links.h"
 #include "net/server.h"
 #include "server/bootstrap.h"
+#include "server/client_urls.h"
 #include "server/crowded_ports.h"
 #include "server/descriptors.h"
 #include "server/identity.h"
@@ -26,6 +29,7 @@
 #include "server/log.h"
 #include "server/process.h"
 #include "server/recover.h"
+#include "server/round_trips.h"
 #include "server/slow_writes.h"
 #include "server/storage_thread.h"
 
@@ -96,7 +100,7 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   [[nodiscard]] ReadyInfo info() const override;
   void run() override;
   void stop() override;
-  void reload() override;
+  void reload(const Reload& reload) override;
 
  private:
   friend class Init;
@@ -157,11 +161,13 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   void watch();
   [[nodiscard]] api::DiskMetrics disk_metrics();
   [[nodiscard]] api::NetworkMetrics network_metrics() const;
+  [[nodiscard]] std::vector<std::string> client_urls() const;
 
   ServerOptions options_;
   env::PosixClock clock_;
   env::PosixRandom random_;
-  std::vector<JoinEntry> servers_;  // sorted by name
+  std::vector<JoinEntry> servers_;       // sorted by name
+  std::vector<std::string> advertised_;  // where clients are told to come; empty: where it listens
   Membership first_membership_;
   Identity identity_;
   std::unique_ptr<env::PosixDisk> disk_;
@@ -183,6 +189,7 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   Logged logged_;
   uint64_t descriptors_max_ = 0;
   size_t connections_max_ = 0;
+  DescriptorCount descriptors_;
   const int64_t started_at_ms_ = clock_.wall_milliseconds();
   std::optional<ClusterId> cluster_;  // by --cluster
   bool is_added_ = false;             // to a running cluster: never begins one
@@ -208,6 +215,7 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   std::unique_ptr<StorageThread> storage_;
   std::unique_ptr<net::PeerLinks> links_;
   std::unique_ptr<Bootstrap> bootstrap_;
+  std::optional<RoundTrips> round_trips_;
   std::unique_ptr<node::Replica> replica_;
   std::unique_ptr<api::Service> service_;
   std::unique_ptr<net::Server> server_;
@@ -278,6 +286,7 @@ Status Wired::check_options() {
     }
     cluster_ = ClusterId(number);
   }
+  ASSIGN_OR_RETURN(advertised_, parse_client_urls(options_.client_advertise));
   ASSIGN_OR_RETURN(servers_, parse_join(options_.join));
   if (servers_.empty()) {
     servers_.push_back({.name = options_.name, .host = options_.peer_listen.host, .port = options_.peer_listen.port});
@@ -397,6 +406,9 @@ Status Wired::listen() {
           .send = [this](NodeId to, std::string frame) { links_->send(to, env::Lane::kConsensus, std::move(frame)); },
           .state = [this] { return bootstrap_state(); },
           .begin = [this] { begin_cluster(); }});
+  round_trips_.emplace(identity_.boot.value() << 16, [this](NodeId to, std::string frame) {
+    links_->send(to, env::Lane::kConsensus, std::move(frame));
+  });
   return {};
 }
 
@@ -457,7 +469,7 @@ void Wired::start_replica(node::FoundReplica found) {
   const auto url = [](const net::TlsFiles& tls, std::string_view host, uint16_t port) {
     return fmt::format("{}://{}:{}", tls == net::TlsFiles() ? "http" : "https", host, port);
   };
-  api.client_urls = {url(options_.client_tls, options_.client_listen.host, server_->port())};
+  api.client_urls = client_urls();
   api.peer_urls = {url(options_.peer_tls, options_.peer_listen.host, links_->port())};
   for (const JoinEntry& server : servers_) {
     for (const NodeId id : {node_id_of(server.name), address_id_of(server)}) {
@@ -474,6 +486,7 @@ void Wired::start_replica(node::FoundReplica found) {
     api::ProcessMetrics metrics = process_metrics();
     metrics.start_seconds = started_at_ms_ / 1000;
     metrics.descriptors_max = descriptors_max_;
+    metrics.descriptors_open = descriptors_.count(server_->connections());
     metrics.log_lines_dropped = log_lines_dropped();
     return metrics;
   };
@@ -484,6 +497,25 @@ void Wired::start_replica(node::FoundReplica found) {
   for (const net::PeerLinkState& link : links_->states()) {
     if (link.connected) replica_->on_link_up(loop_.now(), link.id);
   }
+}
+
+std::vector<std::string> Wired::client_urls() const {
+  if (!advertised_.empty()) return advertised_;
+  std::array<char, 256> machine{};
+  // Cut short it may lack its end.
+  if (::gethostname(machine.data(), machine.size() - 1) != 0) machine.front() = 0;
+  const ClientUrl found = default_client_url({.is_tls = options_.client_tls != net::TlsFiles(),
+                                              .host = options_.client_listen.host,
+                                              .port = server_->port(),
+                                              .peer_host = options_.peer_listen.host,
+                                              .machine_name = machine.data()});
+  if (found.is_guessed) {
+    log_warning("client_url_guessed",
+                "--client-listen names every address of this machine, which no client can dial: members' lists tell "
+                "clients a guess. Say where they reach this server by --client-advertise",
+                {{"url", found.url}});
+  }
+  return {found.url};
 }
 
 // ---- A new cluster, or a new disk ----
@@ -753,6 +785,7 @@ void Wired::watch() {
   if (const auto line = crowded_ports_.look(loop_.now(), server_->port_counts(), links_->port_counts())) {
     log_warning("connections_refused", *line);
   }
+  round_trips_->look(loop_.now(), links_->states());
   loop_.call_at(loop_.now() + kWatchInterval, [this] { watch(); });
 }
 
@@ -777,7 +810,8 @@ api::NetworkMetrics Wired::network_metrics() const {
           .client = server_->port_counts(),
           .peer = links_->port_counts(),
           .tls = server_->tls_counts(),
-          .peers = links_->states()};
+          .peers = links_->states(),
+          .round_trips = round_trips_->metrics()};
 }
 
 void Wired::end_turn(Instant now) {
@@ -825,6 +859,10 @@ void Wired::on_frame(NodeId from, ByteView frame) {
     on_introduction(frame);
     return;
   }
+  if (!frame.empty() && frame.front() == kPingFrame) {
+    round_trips_->on_frame(loop_.now(), from, frame);
+    return;
+  }
   if (replica_ != nullptr) {
     replica_->on_frame(loop_.now(), from, frame);
   } else if (node::is_from_leader(frame)) {
@@ -833,6 +871,7 @@ void Wired::on_frame(NodeId from, ByteView frame) {
 }
 
 void Wired::on_link_up(NodeId peer) {
+  round_trips_->on_link_up(loop_.now(), peer);
   introduce(peer);
   if (replica_ != nullptr) replica_->on_link_up(loop_.now(), peer);
 }
@@ -910,17 +949,26 @@ void Wired::stop() {
   });
 }
 
-void Wired::reload() {
+void Wired::reload(const Reload& reload) {
   // Read here, so that no file is waited for on the loop.
   Result<Tls> loaded = load_tls();
   if (!loaded) {
     log_error("reload_refused", "reload refused, what was loaded stays", {{"error", loaded.error().message}});
     return;
   }
-  loop_.post([this, tls = std::move(*loaded)] {
+  loop_.post([this, tls = std::move(*loaded), reload] {
     if (tls.client) server_->set_tls(tls.client);
     if (tls.peer) links_->set_tls(tls.peer);
-    log_info("reloaded", tls.client || tls.peer ? "certificates, for new connections" : "nothing to reload");
+    LogFields fields = {{"log_level", std::string(to_string(reload.log_level))}};
+    if (!reload.for_next_start.empty()) {
+      fields.push_back({"for_next_start", fmt::format("{}", fmt::join(reload.for_next_start, ","))});
+    }
+    // Told under the level that tells more: who quietens the log sees that it was done.
+    const bool is_quieter = reload.log_level > log_level();
+    if (!is_quieter) set_log_level(reload.log_level);
+    log_info("reloaded",
+             tls.client || tls.peer ? "the log's level; certificates, for new connections" : "the log's level", fields);
+    set_log_level(reload.log_level);
   });
 }
 

@@ -14,6 +14,7 @@
 #include "net/server.h"
 #include "net/tls.h"
 #include "node/replica.h"
+#include "server/log.h"
 
 namespace conclave::server {
 
@@ -28,6 +29,8 @@ struct ServerOptions {
   std::string name = "default";
   std::string data = "conclave-data";
   Address client_listen{.port = 2379};
+  // "http://HOST:PORT,...": where clients are told to reach this server; empty: where it listens (client_urls.h).
+  std::string client_advertise;
   Address peer_listen{.port = 2380};
   // All servers of the cluster, this one among them; empty: alone. Once a cluster has begun they are only where to look
   // first: who is a member, and where, the cluster knows.
@@ -57,6 +60,13 @@ struct ReadyInfo {
   bool waiting = false;  // for init, or to be reached by a leader
 };
 
+// What can be changed while the server works, beside the files that it reads again.
+struct Reload {
+  LogLevel log_level = LogLevel::kInfo;
+  // Settings that were changed and count only from the next start on, for the log.
+  std::vector<std::string> for_next_start;
+};
+
 class Server {
  public:
   // Recovers the directory, listens. kInvalidArgument, kLocked, kForeign, kIo and what else the directory says.
@@ -67,9 +77,9 @@ class Server {
   virtual void run() = 0;
   // Any thread. The first call hands leadership over and finishes what is in flight; the second ends at once.
   virtual void stop() = 0;
-  // Any thread. Certificates, keys and CAs are read again, for connections to come. All or nothing: one bad file, and
-  // all that was loaded before stays; the log says so.
-  virtual void reload() = 0;
+  // Any thread. Certificates, keys and CAs are read again, for connections to come, and the rest of it taken. All or
+  // nothing: one bad file, and all that was there before stays; the log says so.
+  virtual void reload(const Reload& reload) = 0;
 };
 
 }  // namespace conclave::server

@@ -72,6 +72,8 @@ class Suite {
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
     // Each check with connections of its own.
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    // What that one does not read is to stay with the server: no window that grows with the speed of loopback.
+    if (name == "overload") arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
     if (credentials != nullptr) arguments.SetSslTargetNameOverride("127.0.0.1");
     const auto channel = grpc::CreateCustomChannel(
         address, credentials != nullptr ? credentials : grpc::InsecureChannelCredentials(), arguments);
@@ -691,6 +693,33 @@ void health_comes_back(const Suite& suite) {
   bring_back();
 }
 
+// More snapshots at a time than all servers give: the one too many learns when to ask again. Of Conclave alone.
+void overload(const Suite& suite) {
+  for (int i = 0; i < 8; ++i) (void)suite.put("large" + std::to_string(i), std::string(1'000'000, 'v'));
+  struct Open {
+    std::unique_ptr<ClientContext> context;
+    std::unique_ptr<grpc::ClientReader<pb::SnapshotResponse>> stream;
+  };
+  std::vector<Open> all;
+  Status refused;
+  while (refused.ok() && all.size() < 20) {
+    Open& open = all.emplace_back(Open{.context = suite.context(), .stream = nullptr});
+    open.stream = suite.maintenance->Snapshot(open.context.get(), pb::SnapshotRequest());
+    pb::SnapshotResponse answer;
+    if (!open.stream->Read(&answer)) refused = open.stream->Finish();
+  }
+  for (const Open& open : all) {
+    if (&open == &all.back() && !refused.ok()) continue;
+    open.context->TryCancel();
+    (void)open.stream->Finish();
+  }
+  expect(refused.error_code() == StatusCode::RESOURCE_EXHAUSTED &&
+             refused.error_message() == "etcdserver: too many requests",
+         fmt::format("{} {}", int{refused.error_code()}, refused.error_message()));
+  expect(refused.error_details().find("type.googleapis.com/google.rpc.RetryInfo") != std::string::npos,
+         fmt::format("{} bytes of details without a hint", refused.error_details().size()));
+}
+
 struct Check {
   std::string name;
   void (*run)(const Suite&);
@@ -711,6 +740,7 @@ const std::vector<Check>& checks() {
       {.name = "health", .run = health_checks},
       {.name = "locks-and-elections", .run = locks_and_elections},
       {.name = "cluster", .run = cluster_calls},
+      {.name = "overload", .run = overload},
       {.name = "leader-puts", .run = puts_go_on, .kills = true},
       {.name = "leader-watch", .run = watch_goes_on, .kills = true},
       {.name = "leader-lock", .run = lock_is_kept, .kills = true},
