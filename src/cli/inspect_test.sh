@@ -12,9 +12,9 @@ fail() {
 }
 rm -rf "$scratch"
 mkdir -p "$scratch/wal" "$scratch/snapshots"
-for file in manifest-a manifest-b segment-00000001; do cp "$golden/$file.golden" "$scratch/wal/$file"; done
+for file in manifest-a manifest-b segment-00000001; do cp "$golden/$file" "$scratch/wal/$file"; done
 snapshot=0000000000000001-0000000000000003-0000000000000002.snapshot
-cp "$golden/$snapshot.golden" "$scratch/snapshots/$snapshot"
+cp "$golden/$snapshot" "$scratch/snapshots/$snapshot"
 
 "$conclave" inspect wal "$scratch" > "$scratch/table" || fail "a sound log was called damaged"
 grep -q "server 3" "$scratch/table" || fail "the table does not name the server"

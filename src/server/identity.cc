@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::string_view kFile = "identity";
 constexpr std::string_view kBeside = "identity.new";
+constexpr std::string_view kFirstWords = "conclave identity ";
 constexpr std::string_view kFirstLine = "conclave identity 1\n";
 constexpr std::string_view kRemovedLine = "removed yes";
 constexpr std::string_view kDivergedKey = "diverged";
@@ -44,6 +45,13 @@ Result<Identity> decode(std::string_view whole) {
   std::string_view cluster, node, name, boot, removed, diverged, checksum;
   uint64_t cluster_number = 0, node_number = 0, boot_number = 0, diverged_number = 0, sum = 0;
   bool good = text.starts_with(kFirstLine);
+  // Before the checksum: a later version may have another layout behind its first line.
+  if (uint64_t version = 0; !good && text.starts_with(kFirstWords)) {
+    const std::string_view number = text.substr(kFirstWords.size(), text.find('\n') - kFirstWords.size());
+    if (parse_number(number, 10, version) && version > 1) {
+      return fail(ErrorCode::kVersion, "the file {} is of version {}: a later build wrote it", kFile, version);
+    }
+  }
   if (good) text.remove_prefix(kFirstLine.size());
   good = good && take_line(text, "cluster", cluster) && take_line(text, "node", node) &&
          take_line(text, "name", name) && take_line(text, "boot", boot);

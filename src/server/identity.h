@@ -46,14 +46,14 @@ struct JoinEntry {
 [[nodiscard]] ClusterId cluster_id_of(const std::vector<JoinEntry>& servers);
 [[nodiscard]] ClusterId cluster_id_of(const std::vector<JoinEntry>& servers, ClusterId from, Position last);
 
-// The file as it is: kNotFound, kMalformed, kIo.
+// The file as it is: kNotFound, kMalformed, kVersion, kIo.
 [[nodiscard]] Result<Identity> read_identity(env::Disk& disk);
 // Durable when this returns.
 [[nodiscard]] Status write_identity(env::Disk& disk, const Identity& identity);
 
 // Reads the file, or makes it where there is none, counts the boot up and makes that durable. kForeign: the directory
 // belongs to another server, to another cluster than required, or to a server that was removed; kUnreadable: its
-// state diverged; kMalformed: the file is damaged; kIo.
+// state diverged; kMalformed: the file is damaged; kVersion: a later build wrote it; kIo.
 [[nodiscard]] Result<Identity> begin_life(env::Disk& disk, const Identity& expected, std::optional<ClusterId> required,
                                           int64_t wall_milliseconds);
 

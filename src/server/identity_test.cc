@@ -98,6 +98,17 @@ TEST_F(IdentityTest, EveryDamagedByteIsSeen) {
   }
 }
 
+TEST_F(IdentityTest, ALaterVersionIsToldAndLeftAsItIs) {
+  const std::string later = "conclave identity 2\nsomething else\n";
+  std::ofstream(path_ + "/identity", std::ios::binary) << later;
+  const auto refused = begin_life(*disk_, expected("n1"), std::nullopt, 1);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kVersion);
+  EXPECT_EQ(refused.error().message, "the file identity is of version 2: a later build wrote it");
+  std::ifstream in(path_ + "/identity", std::ios::binary);
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(in), {}), later);
+}
+
 TEST(JoinTest, IsParsedAndSorted) {
   const auto servers = parse_join("n2=127.0.0.1:2,n1=localhost:1").value();
   ASSERT_EQ(servers.size(), 2U);
