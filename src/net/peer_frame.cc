@@ -35,6 +35,8 @@ std::string_view to_string(PeerVerdict verdict) {
       return "untrusted certificate";
     case PeerVerdict::kStranger:
       return "not a member";
+    case PeerVerdict::kFeatures:
+      return "no feature level in common";
   }
   return "?";
 }
@@ -51,6 +53,8 @@ std::string encode(const PeerHello& hello) {
   writer.fixed(hello.member.value());
   writer.fixed(hello.boot.value());
   writer.fixed(hello.receiver.value());
+  writer.fixed(hello.features.lowest);
+  writer.fixed(hello.features.highest);
   writer.fixed(crc32c(out));
   return out;
 }
@@ -72,9 +76,11 @@ Result<PeerHello> decode_peer_hello(ByteView bytes) {
   hello.member = NodeId(reader.fixed<uint64_t>());
   hello.boot = Boot(reader.fixed<uint64_t>());
   hello.receiver = NodeId(reader.fixed<uint64_t>());
+  hello.features.lowest = reader.fixed<uint16_t>();
+  hello.features.highest = reader.fixed<uint16_t>();
   if (reader.fixed<uint32_t>() != checksum) return fail(ErrorCode::kMalformed, "hello with a wrong checksum");
-  if (kind < 1 || kind > 2 || zero != 0 || verdict > static_cast<uint8_t>(PeerVerdict::kStranger) ||
-      (kind == 1 && verdict != 0)) {
+  if (kind < 1 || kind > 2 || zero != 0 || verdict > static_cast<uint8_t>(PeerVerdict::kFeatures) ||
+      (kind == 1 && verdict != 0) || hello.features.lowest > hello.features.highest) {
     return fail(ErrorCode::kMalformed, "hello of kind {}, verdict {}", kind, verdict);
   }
   return hello;

@@ -24,8 +24,19 @@ enum class PeerVerdict : uint8_t {
   kVersion = 5,        // not a version the receiver speaks
   kUntrusted = 6,      // with TLS: no certificate of the peers' CA, or one that does not name the member
   kStranger = 7,       // without TLS: not a member that the receiver knows
+  kFeatures = 8,       // the two builds know no feature level in common
 };
 [[nodiscard]] std::string_view to_string(PeerVerdict verdict);
+
+// The feature levels (node/features.h) that a build can run a cluster at.
+struct FeatureRange {
+  uint16_t lowest = 1;
+  uint16_t highest = 1;
+  [[nodiscard]] bool meets(const FeatureRange& other) const {
+    return lowest <= other.highest && other.lowest <= highest;
+  }
+  friend bool operator==(const FeatureRange&, const FeatureRange&) = default;
+};
 
 struct PeerHello {
   bool is_answer = false;
@@ -34,10 +45,11 @@ struct PeerHello {
   NodeId member;  // who says this
   Boot boot;
   NodeId receiver;  // and whom it means
+  FeatureRange features;
 };
 
 inline constexpr uint8_t kPeerVersion = 1;
-inline constexpr size_t kPeerHelloBytes = 44;
+inline constexpr size_t kPeerHelloBytes = 48;
 [[nodiscard]] std::string encode(const PeerHello& hello);
 // Of exactly kPeerHelloBytes. kMalformed; kVersion if it is a hello of a version not known here.
 [[nodiscard]] Result<PeerHello> decode_peer_hello(ByteView bytes);

@@ -243,7 +243,8 @@ bool PeerReader::answer(PeerVerdict verdict, NodeId to) {
                                               .cluster = self.cluster,
                                               .member = self.self,
                                               .boot = self.boot,
-                                              .receiver = to});
+                                              .receiver = to,
+                                              .features = self.features});
   const ByteView piece = answer;
   return socket_->write({&piece, 1}) == answer.size();
 }
@@ -252,6 +253,10 @@ PeerVerdict TcpPeerLinks::judge(const PeerHello& hello, PeerReader& reader) {
   if (hello.cluster != options_.cluster) return PeerVerdict::kWrongCluster;
   if (hello.receiver != options_.self || hello.member == options_.self || !hello.member.is_set()) {
     return PeerVerdict::kWrongReceiver;
+  }
+  if (!hello.features.meets(options_.features)) {
+    REACHED(net_peer_features_apart);
+    return PeerVerdict::kFeatures;
   }
   if (const TlsSession* const tls = reader.tls(); tls != nullptr) {
     PeerSender* const known = find(hello.member);
@@ -316,7 +321,9 @@ void TcpPeerLinks::set_peers(std::vector<PeerAddress> peers) {
       continue;
     }
     senders_.push_back(std::make_unique<PeerSender>(
-        loop_, receiver_, PeerSender::Self{.cluster = options_.cluster, .id = options_.self, .boot = options_.boot},
+        loop_, receiver_,
+        PeerSender::Self{
+            .cluster = options_.cluster, .id = options_.self, .boot = options_.boot, .features = options_.features},
         std::move(peer), options_.tls));
     senders_.back()->start();
   }

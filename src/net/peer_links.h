@@ -34,6 +34,7 @@ struct PeerLinksOptions {
   ClusterId cluster;
   NodeId self;
   Boot boot;
+  FeatureRange features;
   std::string address = "127.0.0.1";      // to listen on
   uint16_t port = 0;                      // 0: a free one
   std::vector<PeerAddress> peers;         // without this server

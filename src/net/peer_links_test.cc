@@ -240,6 +240,31 @@ TEST_F(PeerLinksTest, AnotherClusterIsRefusedAndCounted) {
   EXPECT_TRUE(machines[1].heard.breaks.empty());
 }
 
+TEST_F(PeerLinksTest, BuildsThatKnowNoFeatureLevelInCommonKeepApart) {
+  start(1);
+  start(2);
+  introduce(1, {2});
+  RawPeer later(loop, machines[1].links->port());
+  later.send(encode(PeerHello{.cluster = kCluster,
+                              .member = NodeId(2),
+                              .boot = Boot(1),
+                              .receiver = NodeId(1),
+                              .features = {.lowest = 2, .highest = 5}}));
+  EXPECT_TRUE(run_until([&] { return later.is_closed(); }));
+  const auto answer = decode_peer_hello(later.received());
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->verdict, PeerVerdict::kFeatures);
+  EXPECT_EQ(answer->features, FeatureRange());
+  RawPeer both(loop, machines[1].links->port());
+  both.send(encode(PeerHello{.cluster = kCluster,
+                             .member = NodeId(3),
+                             .boot = Boot(1),
+                             .receiver = NodeId(1),
+                             .features = {.lowest = 1, .highest = 5}}));
+  EXPECT_TRUE(run_until([&] { return both.received().size() == kPeerHelloBytes; }));
+  EXPECT_EQ(decode_peer_hello(both.received())->verdict, PeerVerdict::kWelcome);
+}
+
 TEST_F(PeerLinksTest, AMiswiredAddressIsRefused) {
   start(1);
   start(3);

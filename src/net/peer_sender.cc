@@ -88,8 +88,11 @@ void PeerSender::on_connected() {
   phase_ = Phase::kGreeting;
   socket_->set_patience(kSilencePatience);
   socket_->set_unsent_max(kChosenBytes);
-  const std::string hello =
-      encode(PeerHello{.cluster = self_.cluster, .member = self_.id, .boot = self_.boot, .receiver = address_.id});
+  const std::string hello = encode(PeerHello{.cluster = self_.cluster,
+                                             .member = self_.id,
+                                             .boot = self_.boot,
+                                             .receiver = address_.id,
+                                             .features = self_.features});
   const ByteView piece = hello;
   if (socket_->write({&piece, 1}) != hello.size()) return give_up(next_wait());
   socket_->read_next();
@@ -114,6 +117,7 @@ void PeerSender::on_answer(const PeerHello& hello) {
   if (hello.verdict != PeerVerdict::kWelcome) return refuse(hello.verdict);
   if (hello.cluster != self_.cluster) return refuse(PeerVerdict::kWrongCluster);
   if (hello.member != address_.id || hello.receiver != self_.id) return refuse(PeerVerdict::kWrongReceiver);
+  if (!hello.features.meets(self_.features)) return refuse(PeerVerdict::kFeatures);
   loop_.cancel(std::exchange(timer_, 0));
   phase_ = Phase::kStanding;
   peer_boot_ = hello.boot;

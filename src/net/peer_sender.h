@@ -21,6 +21,7 @@ class PeerSender final : public TcpEvents {
     ClusterId cluster;
     NodeId id;
     Boot boot;
+    FeatureRange features;
   };
 
   PeerSender(Loop& loop, env::NetworkReceiver& receiver, const Self& self, PeerAddress address,

@@ -209,6 +209,7 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   bool was_member_ = false;             // in this life, by what is applied
   Instant removed_until_ = kNever;      // not a member any more; ends then
   bool told_refusal_ = false;
+  bool told_features_ = false;
 
   net::Loop loop_;
   // Ends of a turn use all of these; they are destroyed in the opposite order.
@@ -387,6 +388,7 @@ Status Wired::listen() {
                                                   {.cluster = identity_.cluster,
                                                    .self = identity_.node,
                                                    .boot = identity_.boot,
+                                                   .features = {.highest = uint16_t{node::kFeatureLevelMax}},
                                                    .address = options_.peer_listen.host,
                                                    .port = options_.peer_listen.port,
                                                    .peers = wanted_peers(),
@@ -742,6 +744,12 @@ void Wired::leave_if_removed() {
 
 // Who was removed while it was away learns it from nobody, since it is not known any more.
 void Wired::look_for_refusals() {
+  for (const net::PeerLinkState& link : links_->states()) {
+    if (told_features_ || link.refusals == 0 || link.refusal != net::PeerVerdict::kFeatures) continue;
+    told_features_ = true;
+    log_error("builds_apart", "this build and another server's know no feature level in common",
+              {{"member", fmt::format("{:x}", link.id.value())}});
+  }
   if (!is_settled() && !told_refusal_) {
     for (const net::PeerLinkState& link : links_->states()) {
       if (link.refusals == 0 || link.refusal != net::PeerVerdict::kStranger) continue;

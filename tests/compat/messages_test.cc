@@ -277,9 +277,10 @@ std::vector<std::pair<std::string, net::PeerHello>> written_hellos() {
   const net::PeerHello hello{.cluster = ClusterId(0x1122334455667788),
                              .member = kServer,
                              .boot = kBoot,
-                             .receiver = NodeId(0xfedcba9876543210)};
+                             .receiver = NodeId(0xfedcba9876543210),
+                             .features = {.lowest = 1, .highest = 0x0302}};
   std::vector<std::pair<std::string, net::PeerHello>> all{{"hello", hello}};
-  for (uint8_t verdict = 0; verdict <= static_cast<uint8_t>(net::PeerVerdict::kStranger); ++verdict) {
+  for (uint8_t verdict = 0; verdict <= static_cast<uint8_t>(net::PeerVerdict::kFeatures); ++verdict) {
     net::PeerHello answer = hello;
     answer.is_answer = true;
     answer.verdict = static_cast<net::PeerVerdict>(verdict);
@@ -315,6 +316,7 @@ TEST(Link, WhatWasWrittenIsRead) {
     EXPECT_EQ(decoded->member, hello.member) << name;
     EXPECT_EQ(decoded->boot, hello.boot) << name;
     EXPECT_EQ(decoded->receiver, hello.receiver) << name;
+    EXPECT_EQ(decoded->features, hello.features) << name;
   }
   net::PeerFrameReader reader;
   for (const env::Lane lane : kLanes) {
