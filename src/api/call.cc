@@ -47,7 +47,7 @@ void Call::answer(std::string message) {
 
 void Call::answer(std::vector<std::string> pieces) {
   if (pieces.size() == 1) return answer(std::move(pieces.front()));
-  wire_->send_pieces(std::move(pieces));
+  wire_->send_pieces(pieces);
   finish({});
 }
 

@@ -95,7 +95,7 @@ void OutboundMessages::add(std::string_view message) {
   segment.append(message);
 }
 
-void OutboundMessages::add(std::vector<std::string>&& pieces) {
+void OutboundMessages::add_pieces(std::span<std::string> pieces) {
   size_t size = 0;
   for (const std::string& piece : pieces) size += piece.size();
   ASSERT_CMP(size, <=, size_t{UINT32_MAX});

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -60,8 +61,8 @@ class OutboundMessages {
  public:
   void add(std::string&& message);
   void add(std::string_view message);
-  // One message, in pieces.
-  void add(std::vector<std::string>&& pieces);
+  // One message, in pieces, which are taken.
+  void add_pieces(std::span<std::string> pieces);
   [[nodiscard]] size_t size() const { return bytes_; }
   [[nodiscard]] bool empty() const { return bytes_ == 0; }
   // Moves the first `count` bytes to the end of `out`; count is at most size().

@@ -1,5 +1,7 @@
 #include "net/grpc_framing.h"
 
+#include <array>
+
 #include <gtest/gtest.h>
 
 #include "base/random.h"
@@ -90,7 +92,8 @@ TEST(OutboundMessages, GivesBackWhatWasAddedInAnyPieces) {
       out.add(std::string_view(message));
     } else if (how == 1) {
       const size_t cut = random.below(message.size() + 1);
-      out.add(std::vector<std::string>{message.substr(0, cut), message.substr(cut)});
+      std::array<std::string, 2> pieces = {message.substr(0, cut), message.substr(cut)};
+      out.add_pieces(pieces);
     } else {
       out.add(std::move(message));
     }

@@ -82,7 +82,7 @@ class Call final : public ServerCall {
   [[nodiscard]] std::string_view header(std::string_view name) const override;
   [[nodiscard]] Instant deadline() const override { return deadline_; }
   void send(std::string message) override;
-  void send_pieces(std::vector<std::string> pieces) override;
+  void send_pieces(std::span<std::string> pieces) override;
   void finish(const GrpcStatus& status) override;
   [[nodiscard]] size_t queued_bytes() const override { return out_.size(); }
 
@@ -424,10 +424,10 @@ void Call::send(std::string message) {
   note_sent(before);
 }
 
-void Call::send_pieces(std::vector<std::string> pieces) {
+void Call::send_pieces(std::span<std::string> pieces) {
   ASSERT(!finished_);
   const size_t before = out_.size();
-  out_.add(std::move(pieces));
+  out_.add_pieces(pieces);
   note_sent(before);
 }
 

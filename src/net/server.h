@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,8 +33,8 @@ class ServerCall {
   [[nodiscard]] virtual Instant deadline() const = 0;
   // Queues one serialised message.
   virtual void send(std::string message) = 0;
-  // One serialised message in pieces, in order: a large one is never in one piece of memory.
-  virtual void send_pieces(std::vector<std::string> pieces) {
+  // One serialised message in pieces, in order, which are taken: a large one is never in one piece of memory.
+  virtual void send_pieces(std::span<std::string> pieces) {
     std::string message;
     for (const std::string& piece : pieces) message.append(piece);
     send(std::move(message));

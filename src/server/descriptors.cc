@@ -16,8 +16,8 @@ constexpr uint64_t kReserved = 256;
 // out first.
 constexpr uint64_t kConnectionsMax = 100'000;
 
-// Some milliseconds for a list.
-constexpr size_t kListedConnectionsMax = 10'000;
+// Half a millisecond for a list, on the loop.
+constexpr size_t kListedConnectionsMax = 1'000;
 
 }  // namespace
 
