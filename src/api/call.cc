@@ -106,7 +106,12 @@ void UnaryCall::changed() {
   UNREACHABLE();
 }
 
+UnaryCall::UnaryCall(Context& context, net::ServerCall& wire, Method method) : Call(context, wire, method) {
+  ++context.metrics().unary_calls_open;
+}
+
 void UnaryCall::on_closed() {
+  --context().metrics().unary_calls_open;
   context().forget(std::exchange(ticket_, 0));
 }
 

@@ -54,7 +54,7 @@ class Call : public net::CallHandler, public Waiter {
 // One request, one answer, at most one ticket at a time.
 class UnaryCall : public Call {
  public:
-  using Call::Call;
+  UnaryCall(Context& context, net::ServerCall& wire, Method method);
   void on_message(ByteView message) final;
   void on_half_close() final;
   void on_applied(node::Ticket ticket, const keyspace::Reply& reply) final;

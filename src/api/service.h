@@ -51,6 +51,8 @@ class Service final : public net::Service, public node::ReplicaClients {
   void turn_end(Instant now);
   [[nodiscard]] Instant next_deadline() const { return context_.next_deadline(); }
   [[nodiscard]] bool has_work() const { return context_.has_work(); }
+  // Calls under way that end by themselves: a server that ends waits for them, and not for streams.
+  [[nodiscard]] uint64_t unary_calls_open() { return context_.metrics().unary_calls_open; }
   // What can wait for everybody else: a piece each time, and what it answers goes out with the next turn_end().
   [[nodiscard]] bool has_leisure_work() const { return context_.has_leisure_work(); }
   void work_at_leisure() { context_.work_at_leisure(); }

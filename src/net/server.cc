@@ -124,6 +124,7 @@ class TcpServer final : public Server {
 
   [[nodiscard]] uint16_t port() const override { return port_; }
   [[nodiscard]] size_t connections() const override { return connections_.size(); }
+  [[nodiscard]] size_t queued_bytes() const override { return held_.responses; }
   [[nodiscard]] PortCounts port_counts() const override {
     PortCounts counts = counts_;
     counts.failures = failures_before_ + (listener_ ? listener_->failures() : 0);

@@ -163,6 +163,8 @@ class Server {
   // No new connections; GOAWAY on all; what is in flight may finish.
   virtual void drain() = 0;
   [[nodiscard]] virtual size_t connections() const = 0;
+  // Of answers, not yet given to the kernel.
+  [[nodiscard]] virtual size_t queued_bytes() const = 0;
   // Timeouts: first words or headers not in time, idle over HTTP/1.1, a ping not answered.
   [[nodiscard]] virtual PortCounts port_counts() const = 0;
   // For connections to come; those that stand are not touched. Only of a server that was given one.

@@ -984,7 +984,8 @@ void Wired::hand_over(Instant give_up) {
   const bool leads = replica_ != nullptr && replica_->raft().status().role == raft::Role::kLeader;
   const bool alone = replica_ == nullptr || replica_->raft().membership().members().size() < 2;
   const Instant now = loop_.now();
-  const bool busy = (leads && !alone) || (replica_ != nullptr && replica_->writes_pending() > 0);
+  const bool is_asked = server_->queued_bytes() > 0 || (service_ != nullptr && service_->unary_calls_open() > 0);
+  const bool busy = (leads && !alone) || is_asked || (replica_ != nullptr && replica_->writes_pending() > 0);
   if (!busy || now >= give_up) {
     loop_.stop();
     return;

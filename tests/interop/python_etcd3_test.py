@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 import unittest
+import urllib.request
 
 import etcd3
 import grpc
@@ -359,6 +360,33 @@ class Ended(Base, unittest.TestCase):
         self.assertEqual({self.key(name) for name in acknowledged} - found, set())
         # Known as not applied, or cut at the end: at most the one that each writer had under way.
         self.assertLessEqual(len(found), len(acknowledged) + 8)
+
+
+    def test_a_large_answer_is_sent_to_its_end(self):
+        leader = self.cluster.leader()
+        follower = next(server for server in self.cluster.servers if server is not leader)
+        writer = self.new_client([leader])
+        for i in range(40):
+            writer.put(self.key(f"{i:02}"), "v" * 1_000_000)
+        channel = grpc.insecure_channel(follower.endpoint, [("grpc.max_receive_message_length", -1)])
+        self.addCleanup(channel.close)
+        rpc = etcd3.etcdrpc
+        self.addCleanup(self.cluster.wait_healthy)
+        self.addCleanup(follower.start)
+        request = rpc.RangeRequest(key=self.prefix.encode(), range_end=self.prefix.encode() + b"\xff")
+        rpc.KVStub(channel).Range(rpc.RangeRequest(key=b"k"), timeout=LIMIT)
+        answer = rpc.KVStub(channel).Range.future(request, timeout=LIMIT)
+        cluster.wait_until("it is under way", lambda: answer.done() or self.calls_open(follower) > 0, LIMIT)
+        self.assertEqual(follower.stop(), 0)
+        self.assertEqual(len(answer.result().kvs), 40)
+
+    @staticmethod
+    def calls_open(server):
+        with urllib.request.urlopen(f"http://{server.endpoint}/metrics", timeout=LIMIT) as metrics:
+            for line in metrics.read().decode().splitlines():
+                if line.startswith("conclave_calls_open "):
+                    return int(line.split()[1])
+        raise AssertionError("no conclave_calls_open")
 
 
 class NotBegun(unittest.TestCase):
