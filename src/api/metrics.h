@@ -40,7 +40,7 @@ struct Metrics {
   uint64_t calls_cancelled = 0;
   uint64_t calls_open = 0;
   uint64_t unary_calls_open = 0;  // of these: such as end by themselves
-  uint64_t snapshots_open = 0;  // streams of a snapshot
+  uint64_t snapshots_open = 0;    // streams of a snapshot
   // Learners promoted as clients asked of this server while it led, and those that were not.
   uint64_t promotions = 0;
   std::map<keyspace::ErrorId, uint64_t> promotions_refused;
