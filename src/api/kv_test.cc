@@ -133,6 +133,15 @@ TEST_F(KvTest, Transactions) {
   EXPECT_EQ(response.responses(0).response_range().kvs(0).value(), "2");
 }
 
+// Of those that begin with "key", as they are here.
+etcdserverpb::RangeRequest every_key() {
+  etcdserverpb::RangeRequest request;
+  request.set_key("key");
+  request.set_range_end("kez");
+  request.set_serializable(true);
+  return request;
+}
+
 TEST_F(KvTest, ALargeRangeIsReadInSlicesAtOneRevision) {
   std::string value(2'000, 'v');
   for (int i = 0; i < 3'000; ++i) {
@@ -147,10 +156,7 @@ TEST_F(KvTest, ALargeRangeIsReadInSlicesAtOneRevision) {
   cluster_.settle();
   const int64_t before = cluster_.keyspace().revision().value();
   auto range = cluster_.open("/etcdserverpb.KV/Range");
-  etcdserverpb::RangeRequest request;
-  request.set_key("key");
-  request.set_range_end("kez");
-  request.set_serializable(true);
+  etcdserverpb::RangeRequest request = every_key();
   range->say(request);
   EXPECT_FALSE(range->ended()) << "too much for one turn";
   EXPECT_TRUE(cluster_.service().has_work());
@@ -171,10 +177,7 @@ TEST_F(KvTest, ALargeRangeIsReadInSlicesAtOneRevision) {
 
 TEST_F(KvTest, ALargeRangeWaitsForTimeOnceItUsedItsShare) {
   for (int i = 0; i < 2'000; ++i) cluster_.put("key" + std::to_string(i), std::string(2'000, 'v'));
-  etcdserverpb::RangeRequest request;
-  request.set_key("key");
-  request.set_range_end("kez");
-  request.set_serializable(true);
+  etcdserverpb::RangeRequest request = every_key();
   auto range = cluster_.open("/etcdserverpb.KV/Range");
   range->say(request);
   while (cluster_.service().has_work()) cluster_.service().turn_end(cluster_.clock.instant);
@@ -197,10 +200,7 @@ TEST_F(KvTest, ALargeRangeWaitsForTimeOnceItUsedItsShare) {
 
 TEST_F(KvTest, ACancelledRangeLetsGoOfWhatItPinned) {
   for (int i = 0; i < 1'000; ++i) cluster_.put("key" + std::to_string(i), std::string(4'000, 'v'));
-  etcdserverpb::RangeRequest request;
-  request.set_key("key");
-  request.set_range_end("kez");
-  request.set_serializable(true);
+  etcdserverpb::RangeRequest request = every_key();
   auto range = cluster_.open("/etcdserverpb.KV/Range");
   range->say(request);
   ASSERT_FALSE(range->ended());

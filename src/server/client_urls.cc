@@ -9,17 +9,23 @@
 namespace conclave::server {
 namespace {
 
-bool is_loopback(std::string_view host) {
-  return host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.");
-}
-
 // An IPv6 address stands in brackets in a URL.
 std::string in_url(std::string_view host) {
   const bool is_bare = host.find(':') != std::string_view::npos && !host.starts_with('[');
   return is_bare ? fmt::format("[{}]", host) : std::string(host);
 }
 
+std::string_view without_brackets(std::string_view host) {
+  return host.starts_with('[') && host.ends_with(']') ? host.substr(1, host.size() - 2) : host;
+}
+
 }  // namespace
+
+bool is_loopback(std::string_view host) {
+  // A name may begin as an address does.
+  const bool is_address = host.find_first_not_of("0123456789.") == std::string_view::npos;
+  return host == "localhost" || host == "::1" || (is_address && host.starts_with("127."));
+}
 
 bool is_wildcard(std::string_view host) {
   return host.empty() || host == "0.0.0.0" || host == "::" || host == "[::]" || host == "*";
@@ -57,7 +63,7 @@ ClientUrl default_client_url(const ListeningAddress& address) {
     return fmt::format("{}://{}:{}", address.is_tls ? "https" : "http", in_url(host), address.port);
   };
   if (!is_wildcard(address.host)) return {.url = url(address.host)};
-  const bool peers_reach_it = !is_wildcard(address.peer_host) && !is_loopback(address.peer_host);
+  const bool peers_reach_it = !is_wildcard(address.peer_host) && !is_loopback(without_brackets(address.peer_host));
   if (peers_reach_it) return {.url = url(address.peer_host), .is_guessed = true};
   return {.url = url(address.machine_name.empty() ? "127.0.0.1" : address.machine_name), .is_guessed = true};
 }

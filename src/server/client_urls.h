@@ -17,6 +17,9 @@ inline constexpr size_t kClientUrlsMax = 16;
 // "0.0.0.0", "::": every address of the machine, and so none to be dialled.
 [[nodiscard]] bool is_wildcard(std::string_view host);
 
+// An address of this machine to itself, without brackets, or "localhost".
+[[nodiscard]] bool is_loopback(std::string_view host);
+
 // "http://HOST:PORT,https://HOST:PORT", at most kClientUrlsMax; nothing of an empty text. kInvalidArgument with what is
 // wrong.
 [[nodiscard]] Result<std::vector<std::string>> parse_client_urls(std::string_view text);

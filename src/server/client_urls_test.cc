@@ -61,5 +61,12 @@ TEST(ClientUrlsTest, AWildcardIsGuessed) {
   EXPECT_EQ(guess("0.0.0.0", "::1", ""), "http://127.0.0.1:2379") << "a machine without a name";
 }
 
+TEST(ClientUrls, LoopbackIsAnAddressAndNotANameThatBeginsAsOne) {
+  for (const char* host : {"localhost", "127.0.0.1", "127.9.9.9", "::1"}) EXPECT_TRUE(is_loopback(host)) << host;
+  for (const char* host : {"127.example.com", "10.0.0.1", "0.0.0.0", "::", "", "localhost.example.com"}) {
+    EXPECT_FALSE(is_loopback(host)) << host;
+  }
+}
+
 }  // namespace
 }  // namespace conclave::server

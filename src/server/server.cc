@@ -60,10 +60,6 @@ constexpr Duration kRefusalCheck = std::chrono::seconds(2);
 constexpr int kDivergedExit = 70;
 constexpr int kOutdatedExit = 69;
 
-bool is_loopback(std::string_view host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.");
-}
-
 // Three numbers.
 bool is_version(std::string_view text) {
   return std::ranges::count(text, '.') == 2 && text.find("..") == std::string_view::npos && text.front() != '.' &&
