@@ -71,7 +71,7 @@ class Claims {
   void recheck_all();
 
   Context& context_;
-  layers::ClaimQueue queue_;
+  layers::ClaimQueue queue_{layers::ClaimQueue::Line::kAllBelow};
   std::map<Id, std::unique_ptr<Claim>> claims_;
   Id last_ = 0;
   Recheck recheck_;

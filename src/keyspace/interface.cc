@@ -36,6 +36,18 @@ std::optional<KeyValue> KeyspaceView::oldest(const KeyRange& range, Revision aft
   return !first.empty() ? std::optional(key_value(first.front()->head)) : std::nullopt;
 }
 
+std::vector<KeyValue> KeyspaceView::oldest_of(const KeyRange& range, size_t count) const {
+  ASSERT(keyspace_.store().is_published());
+  std::vector<Key*> first;
+  uint32_t units = UINT32_MAX;
+  bool known = keyspace_.store().tree().first_by_create(range, {}, count, units, first);
+  ASSERT(known);
+  std::vector<KeyValue> out;
+  out.reserve(first.size());
+  for (const Key* key : first) out.push_back(key_value(key->head));
+  return out;
+}
+
 std::optional<std::string> KeyspaceView::scan(const KeyRange& range, size_t keys_max,
                                               const std::function<bool(const KeyValue&)>& visit) const {
   ASSERT(keyspace_.store().is_published());
@@ -61,10 +73,24 @@ void KeyspaceView::scan_records(ByteView prefix, ByteView from, size_t count,
   }
 }
 
+void KeyspaceView::scan_lease_records(LeaseId id, ByteView from, size_t count,
+                                      const std::function<bool(ByteView key, const Record&)>& visit) const {
+  const Lease* lease = keyspace_.tables().visible_lease(id);
+  if (lease == nullptr) return;
+  for (auto at = lease->records.lower_bound(from); at != lease->records.end() && count > 0; ++at) {
+    const Record* record = keyspace_.record(*at);
+    if (record == nullptr || record->lease != id) continue;  // of a command under way
+    if (!visit(*at, *record)) return;
+    --count;
+  }
+}
+
 Applied applied_of(Keyspace& keyspace) {
   ASSERT(!keyspace.is_busy());
+  const Store& changed = keyspace.store();
   return {.reply = keyspace.reply(),
           .effects = keyspace.effects(),
+          .event_count = changed.events_end() - changed.first_event(keyspace.effects().revision_before.value() + 1),
           .events = [&keyspace](const std::function<void(const Version&)>& visit) {
             const Store& store = keyspace.store();
             uint64_t at = store.first_event(keyspace.effects().revision_before.value() + 1);

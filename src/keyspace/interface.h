@@ -1,6 +1,5 @@
-// What layers may know of the keyspace: read it, propose internal commands, hear what was applied. Nothing else of this
-// folder is theirs. KeyspaceView implements View, and so may tests. Nothing implements Proposer yet: today's layers
-// hand their commands to who owns them, as etcd's requests.
+// What layers may know of the keyspace: read it, and hear what was applied. Nothing else of this folder is theirs but
+// the commands they hand to who owns them. KeyspaceView implements View, and so may tests.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +43,8 @@ class View {
   // zero it is a walk down the tree; otherwise it looks at one number for some 2,000 keys, and the first time it is
   // asked of a range, at each key.
   [[nodiscard]] virtual std::optional<KeyValue> oldest(const KeyRange& range, Revision after) const = 0;
+  // The first `count` in that order, or all there are.
+  [[nodiscard]] virtual std::vector<KeyValue> oldest_of(const KeyRange& range, size_t count) const = 0;
   // Visits live keys in order until `visit` says false or `keys_max` were looked at, ended ones included; the key to go
   // on from, or nothing at the end of the range.
   virtual std::optional<std::string> scan(const KeyRange& range, size_t keys_max,
@@ -53,6 +54,11 @@ class View {
   virtual void scan_records(ByteView prefix, ByteView from, size_t count,
                             const std::function<bool(ByteView key, const Record&)>& visit) const = 0;
   [[nodiscard]] virtual std::optional<LeaseInfo> lease(LeaseId id) const = 0;
+  // Up to `count` keys attached to it, in order, from `from` on.
+  [[nodiscard]] virtual std::vector<std::string> lease_keys(LeaseId id, ByteView from, size_t count) const = 0;
+  // System records that end with it, in order, from `from` on, at most `count`.
+  virtual void scan_lease_records(LeaseId id, ByteView from, size_t count,
+                                  const std::function<bool(ByteView key, const Record&)>& visit) const = 0;
   [[nodiscard]] virtual const Session* session(SessionId id) const = 0;
 };
 
@@ -60,6 +66,7 @@ class View {
 struct Applied {
   const Reply& reply;
   const Effects& effects;
+  uint64_t event_count = 0;
   // Calls visit for every event of keys the entry caused, in order. A large entry has many: layers that cannot take
   // them in one turn read them from the store, pinned, in slices.
   std::function<void(const std::function<void(const Version&)>& visit)> events;
@@ -72,16 +79,6 @@ class Observer {
   virtual void on_applied(const View& view, const Applied& applied) = 0;
 };
 
-// Puts a command into the log. The answer comes as an applied entry whose header carries the same origin and request,
-// or never: then what became of it is read from the state.
-class Proposer {
- public:
-  virtual ~Proposer() = default;
-  // `header`'s origin, boot, request and, for a decision of the leader, term are set by the proposer's side; session,
-  // incarnation and sequence are the caller's. Returns the request's number.
-  virtual uint64_t propose(const CommandHeader& header, const InternalCommand& command) = 0;
-};
-
 class KeyspaceView final : public View {
  public:
   explicit KeyspaceView(const Keyspace& keyspace) : keyspace_(keyspace) {}
@@ -90,12 +87,18 @@ class KeyspaceView final : public View {
   [[nodiscard]] std::optional<KeyValue> get(ByteView key) const override;
   [[nodiscard]] int64_t count(const KeyRange& range) const override;
   [[nodiscard]] std::optional<KeyValue> oldest(const KeyRange& range, Revision after) const override;
+  [[nodiscard]] std::vector<KeyValue> oldest_of(const KeyRange& range, size_t count) const override;
   std::optional<std::string> scan(const KeyRange& range, size_t keys_max,
                                   const std::function<bool(const KeyValue&)>& visit) const override;
   [[nodiscard]] const Record* record(ByteView key) const override { return keyspace_.record(key); }
   void scan_records(ByteView prefix, ByteView from, size_t count,
                     const std::function<bool(ByteView key, const Record&)>& visit) const override;
   [[nodiscard]] std::optional<LeaseInfo> lease(LeaseId id) const override { return keyspace_.lease(id); }
+  [[nodiscard]] std::vector<std::string> lease_keys(LeaseId id, ByteView from, size_t count) const override {
+    return keyspace_.lease_keys(id, from, count);
+  }
+  void scan_lease_records(LeaseId id, ByteView from, size_t count,
+                          const std::function<bool(ByteView key, const Record&)>& visit) const override;
   [[nodiscard]] const Session* session(SessionId id) const override { return keyspace_.session(id); }
 
  private:

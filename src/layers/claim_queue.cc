@@ -10,18 +10,19 @@ namespace conclave::layers {
 
 // Of keys created by one transaction the first in key order comes first: two claims are never granted at once.
 ClaimQueue::Outcome ClaimQueue::look(const keyspace::View& view, const Name& name, const std::string& key,
-                                     Revision create, std::string& owner) {
+                                     Revision create, std::string& owner) const {
   const std::optional<keyspace::KeyValue> own = view.get(key);
   if (!own || own->create != create) return Outcome::kLost;
   const std::optional<keyspace::KeyValue> oldest =
-      view.oldest(keyspace::KeyRange::of(name.prefix, name.prefix_end), Revision());
+      line_ == Line::kAllBelow ? view.oldest(keyspace::KeyRange::of(name.prefix, name.prefix_end), Revision())
+                               : oldest_child(view, name.prefix, name.prefix_end);
   ASSERT(oldest);  // its own claim stands there
   owner = std::string(oldest->key);
   return oldest->key == key ? Outcome::kGranted : Outcome::kWaiting;
 }
 
 ClaimQueue::Outcome ClaimQueue::wait(const keyspace::View& view, WaiterId waiter, const std::string& prefix,
-                                     const std::string& key, Revision create) {
+                                     const std::string& key, Revision create, Until until) {
   ASSERT(!waiters_.contains(waiter));
   ASSERT(key.starts_with(prefix));
   std::unique_ptr<Name>& name = names_[prefix];
@@ -32,15 +33,19 @@ ClaimQueue::Outcome ClaimQueue::wait(const keyspace::View& view, WaiterId waiter
   }
   std::string owner;
   const Outcome outcome = look(view, *name, key, create, owner);
-  if (outcome != Outcome::kWaiting) {
-    if (name->waiters.empty()) names_.erase(prefix);
-    return outcome;
+  const bool waits = outcome == Outcome::kWaiting;
+  if (waits) {
+    set_owner(*name, std::move(owner));
+    name->waiters.emplace(create, waiter);
+    ++waiting_;
   }
-  set_owner(*name, std::move(owner));
-  name->waiters.emplace(create, waiter);
-  waiters_.emplace(waiter, Waiter{.name = name.get(), .key = key, .create = create});
-  interests_[key].claimants.push_back(waiter);
-  return Outcome::kWaiting;
+  if (waits || (outcome == Outcome::kGranted && until == Until::kLost)) {
+    waiters_.emplace(waiter,
+                     Waiter{.name = waits ? name.get() : nullptr, .key = key, .create = create, .until = until});
+    interests_[key].claimants.push_back(waiter);
+  }
+  if (name->waiters.empty()) names_.erase(prefix);
+  return outcome;
 }
 
 void ClaimQueue::forget(WaiterId waiter) {
@@ -60,19 +65,30 @@ void ClaimQueue::set_owner(Name& name, std::string owner) {
 
 void ClaimQueue::remove(WaiterId waiter) {
   const auto found = waiters_.find(waiter);
-  Name& name = *found->second.name;
-  name.waiters.erase({found->second.create, waiter});
   const auto interest = interests_.find(found->second.key);
   std::erase(interest->second.claimants, waiter);
   if (interest->second.owned.empty() && interest->second.claimants.empty()) interests_.erase(interest);
+  leave_line(waiter, found->second);
   waiters_.erase(found);
+}
+
+void ClaimQueue::leave_line(WaiterId waiter, Waiter& state) {
+  if (state.name == nullptr) return;
+  Name& name = *std::exchange(state.name, nullptr);
+  name.waiters.erase({state.create, waiter});
+  --waiting_;
   if (!name.waiters.empty()) return;
   set_owner(name, {});
   names_.erase(name.prefix);
 }
 
 void ClaimQueue::decide(WaiterId waiter, Outcome outcome) {
-  remove(waiter);
+  Waiter& state = waiters_.at(waiter);
+  if (outcome == Outcome::kGranted && state.until == Until::kLost) {
+    leave_line(waiter, state);
+  } else {
+    remove(waiter);
+  }
   decisions_.push_back({.waiter = waiter, .outcome = outcome});
 }
 
@@ -95,12 +111,18 @@ void ClaimQueue::on_applied(const keyspace::View& view, const keyspace::Applied&
 void ClaimQueue::check_waiter(const keyspace::View& view, WaiterId waiter) {
   const auto found = waiters_.find(waiter);
   if (found == waiters_.end()) return;
+  const Waiter& state = found->second;
+  if (state.name == nullptr) {
+    const std::optional<keyspace::KeyValue> own = view.get(state.key);
+    if (!own || own->create != state.create) decide(waiter, Outcome::kLost);
+    return;
+  }
   std::string owner;
-  const Outcome outcome = look(view, *found->second.name, found->second.key, found->second.create, owner);
+  const Outcome outcome = look(view, *state.name, state.key, state.create, owner);
   if (outcome != Outcome::kWaiting) {
     decide(waiter, outcome);
   } else {
-    set_owner(*found->second.name, std::move(owner));
+    set_owner(*state.name, std::move(owner));
   }
 }
 

@@ -1,6 +1,7 @@
-// Who waits for a claim to become the oldest of its name. Looks at each applied entry, but only at the ends of keys
-// that somebody waits for: a waiter's own claim, and the claim that owns its name now. The end of an owner wakes the
-// one waiter that follows, however many there are; the end of a waiter's own claim is that waiter's loss.
+// Who waits for a claim to become the oldest of its name, and who wants to hear of its end. Looks at each applied
+// entry, but only at the ends of keys that somebody waits for: a waiter's own claim, and the claim that owns its name
+// now. The end of an owner wakes the one waiter that follows, however many there are; the end of a waiter's own claim
+// is that waiter's loss.
 //
 // Decides nothing that is replicated: what it says follows from the state (architecture section 1, rule 5: once oldest,
 // a claim stays oldest until it is deleted). A claim is its key *and* its create revision: put again after it was
@@ -35,14 +36,25 @@ class ClaimQueue final : public keyspace::Observer {
     Outcome outcome = Outcome::kWaiting;
   };
 
-  ClaimQueue() = default;
+  // What stands in line for a name.
+  enum class Line : uint8_t {
+    kAllBelow,       // every key below it, as etcd's recipe has it
+    kDirectChildren  // keys directly below: `orders/42` is another name than `orders` (recipe.h, oldest_child)
+  };
+  // Until when a waiter is told.
+  enum class Until : uint8_t {
+    kDecided,  // granted or lost, once
+    kLost      // granted, once, and then lost
+  };
+
+  explicit ClaimQueue(Line line) : line_(line) {}
   ClaimQueue(const ClaimQueue&) = delete;
   ClaimQueue& operator=(const ClaimQueue&) = delete;
 
-  // `key`, created at `create`, is a claim under `prefix` (recipe.h). kWaiting: a decision follows, unless forgotten.
-  // `waiter` must not wait already.
+  // `key`, created at `create`, is a claim under `prefix` (recipe.h). What it is now; a decision that is to follow
+  // does, unless forgotten. `waiter` must not wait already.
   [[nodiscard]] Outcome wait(const keyspace::View& view, WaiterId waiter, const std::string& prefix,
-                             const std::string& key, Revision create);
+                             const std::string& key, Revision create, Until until = Until::kDecided);
   // Nothing more is said of it. May be unknown.
   void forget(WaiterId waiter);
 
@@ -55,6 +67,8 @@ class ClaimQueue final : public keyspace::Observer {
 
   // What was decided since the last call, in order.
   [[nodiscard]] std::vector<Decision> take_decisions() { return std::exchange(decisions_, {}); }
+  // Those that wait for their grant, and all.
+  [[nodiscard]] size_t waiting() const { return waiting_; }
   [[nodiscard]] size_t waiters() const { return waiters_.size(); }
 
  private:
@@ -65,9 +79,10 @@ class ClaimQueue final : public keyspace::Observer {
     std::set<std::pair<Revision, WaiterId>> waiters;
   };
   struct Waiter {
-    Name* name = nullptr;
+    Name* name = nullptr;  // null: granted
     std::string key;
     Revision create;
+    Until until = Until::kDecided;
   };
   // Who wants to hear that a key ended.
   struct Interest {
@@ -79,15 +94,18 @@ class ClaimQueue final : public keyspace::Observer {
     size_t operator()(std::string_view key) const { return std::hash<std::string_view>()(key); }
   };
 
-  [[nodiscard]] static Outcome look(const keyspace::View& view, const Name& name, const std::string& key,
-                                    Revision create, std::string& owner);
+  [[nodiscard]] Outcome look(const keyspace::View& view, const Name& name, const std::string& key, Revision create,
+                             std::string& owner) const;
   void set_owner(Name& name, std::string owner);
   void remove(WaiterId waiter);
+  void leave_line(WaiterId waiter, Waiter& state);
   void decide(WaiterId waiter, Outcome outcome);
   void check_waiter(const keyspace::View& view, WaiterId waiter);
   void check_name(const keyspace::View& view, const std::string& prefix);
 
-  std::map<std::string, std::unique_ptr<Name>> names_;  // by prefix
+  const Line line_;
+  size_t waiting_ = 0;
+  std::map<std::string, std::unique_ptr<Name>> names_;  // by prefix; those with waiters
   std::map<WaiterId, Waiter> waiters_;
   std::unordered_map<std::string, Interest, Hash, std::equal_to<>> interests_;  // by key; never walked
   std::vector<Decision> decisions_;

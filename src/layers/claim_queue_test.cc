@@ -25,6 +25,10 @@ class CountingView final : public keyspace::View {
     ++oldest_asked;
     return view_.oldest(range, after);
   }
+  std::vector<keyspace::KeyValue> oldest_of(const keyspace::KeyRange& range, size_t count) const override {
+    ++oldest_asked;
+    return view_.oldest_of(range, count);
+  }
   std::optional<std::string> scan(const keyspace::KeyRange&, size_t,
                                   const std::function<bool(const keyspace::KeyValue&)>&) const override {
     ADD_FAILURE() << "no scans";
@@ -34,6 +38,11 @@ class CountingView final : public keyspace::View {
   void scan_records(ByteView, ByteView, size_t,
                     const std::function<bool(ByteView, const keyspace::Record&)>&) const override {}
   std::optional<keyspace::LeaseInfo> lease(LeaseId id) const override { return view_.lease(id); }
+  std::vector<std::string> lease_keys(LeaseId id, ByteView from, size_t count) const override {
+    return view_.lease_keys(id, from, count);
+  }
+  void scan_lease_records(LeaseId, ByteView, size_t,
+                          const std::function<bool(ByteView, const keyspace::Record&)>&) const override {}
   const keyspace::Session* session(SessionId id) const override { return view_.session(id); }
   mutable int oldest_asked = 0;
 
@@ -81,7 +90,7 @@ class ClaimQueueTest : public testing::Test {
 
   keyspace::Keyspace keyspace_;
   CountingView view_{keyspace_};
-  ClaimQueue queue_;
+  ClaimQueue queue_{ClaimQueue::Line::kAllBelow};
   uint64_t index_ = 0;
 };
 

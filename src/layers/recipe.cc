@@ -78,6 +78,23 @@ keyspace::RangeRequest oldest_claim(ByteView prefix, ByteView prefix_end) {
           .sort_target = keyspace::SortTarget::kCreate};
 }
 
+bool is_child(ByteView prefix, ByteView key) {
+  return key.size() > prefix.size() && key.starts_with(prefix) && key.find('/', prefix.size()) == ByteView::npos;
+}
+
+std::optional<keyspace::KeyValue> oldest_child(const keyspace::View& view, ByteView prefix, ByteView prefix_end) {
+  const keyspace::KeyRange range = keyspace::KeyRange::of(prefix, prefix_end);
+  // Nearly always the oldest of all is one. Otherwise so many of the oldest are looked at, then more.
+  for (size_t count = 1;; count *= 16) {
+    const std::vector<keyspace::KeyValue> oldest = view.oldest_of(range, count);
+    for (const keyspace::KeyValue& key : oldest) {
+      if (is_child(prefix, key.key)) return key;
+    }
+    if (oldest.size() < count) return std::nullopt;
+    if (count >= kElderBelowMax) return oldest.front();
+  }
+}
+
 std::string encode_claim(ByteView key, ByteView value, LeaseId lease) {
   std::string txn;
   append_compare_create(txn, key, Revision());

@@ -1,13 +1,15 @@
 // The keys and commands of etcd's recipes for locks and elections, so that those who use them natively and those who
 // follow the recipe queue together. A claim on NAME is the key NAME/LEASEHEX, attached to that lease; the oldest claim
 // under NAME/ by create revision owns. Pure: encodes etcdserverpb.TxnRequests, which the caller puts into the log;
-// reads and decides nothing.
+// looks at a view, decides nothing.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/bytes.h"
 #include "base/types.h"
+#include "keyspace/interface.h"
 #include "keyspace/requests.h"
 
 namespace conclave::layers {
@@ -20,6 +22,14 @@ namespace conclave::layers {
 [[nodiscard]] std::string claim_prefix_end(ByteView prefix);
 // The oldest claim: a range of one key. Views its arguments.
 [[nodiscard]] keyspace::RangeRequest oldest_claim(ByteView prefix, ByteView prefix_end);
+
+// The oldest key directly below the prefix: what owns a native lock (locks `orders` and `orders/42` are two). Where
+// more than kElderBelowMax keys of deeper names are older than it, the oldest of those is told instead, which errs to
+// waiting.
+inline constexpr size_t kElderBelowMax = 4096;
+[[nodiscard]] std::optional<keyspace::KeyValue> oldest_child(const keyspace::View& view, ByteView prefix,
+                                                             ByteView prefix_end);
+[[nodiscard]] bool is_child(ByteView prefix, ByteView key);
 
 // Puts the claim if the key does not stand; otherwise changes nothing.
 [[nodiscard]] std::string encode_claim(ByteView key, ByteView value, LeaseId lease);
