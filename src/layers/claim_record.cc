@@ -1,0 +1,151 @@
+#include "layers/claim_record.h"
+
+#include <fmt/format.h>
+
+namespace conclave::layers {
+namespace {
+
+constexpr uint8_t kVersion = 1;
+
+// Every record begins with it: a later one is not understood, and says nothing.
+std::string begin_record() {
+  std::string out;
+  ByteWriter(out).fixed(kVersion);
+  return out;
+}
+bool read_version(ByteReader& reader) {
+  return reader.fixed<uint8_t>() == kVersion && reader.ok();
+}
+
+uint64_t zigzag(int32_t value) {
+  return static_cast<uint32_t>(value) << 1 ^ static_cast<uint32_t>(value >> 31);
+}
+int32_t unzigzag(uint64_t value) {
+  return static_cast<int32_t>(static_cast<uint32_t>(value >> 1) ^ (~static_cast<uint32_t>(value & 1) + 1));
+}
+
+bool is_utf8(ByteView text) {
+  for (size_t at = 0; at < text.size();) {
+    const auto first = static_cast<uint8_t>(text[at]);
+    const size_t length = first < 0x80   ? 1
+                          : first < 0xc2 ? 0
+                          : first < 0xe0 ? 2
+                          : first < 0xf0 ? 3
+                          : first < 0xf5 ? 4
+                                         : 0;
+    if (length == 0 || at + length > text.size()) return false;
+    for (size_t i = 1; i < length; ++i) {
+      if ((static_cast<uint8_t>(text[at + i]) & 0xc0) != 0x80) return false;
+    }
+    // Overlong forms, surrogates, above the last code point.
+    const auto second = length > 1 ? static_cast<uint8_t>(text[at + 1]) : uint8_t{0};
+    if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) || (first == 0xf0 && second < 0x90) ||
+        (first == 0xf4 && second > 0x8f)) {
+      return false;
+    }
+    at += length;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::string claim_record_key(ByteView claim) {
+  return fmt::format("{}{}", kClaimRecords, claim);
+}
+
+std::string encode(const ClaimRecord& record) {
+  std::string out = begin_record();
+  ByteWriter writer(out);
+  writer.fixed(static_cast<uint8_t>(record.kind));
+  writer.varint(record.lock_delay_ms);
+  writer.sized(record.note);
+  return out;
+}
+
+bool decode(ByteView bytes, ClaimRecord& out) {
+  ByteReader reader(bytes);
+  if (!read_version(reader)) return false;
+  const uint8_t kind = reader.fixed<uint8_t>();
+  const uint64_t delay = reader.varint();
+  out.note = std::string(reader.sized());
+  if (!reader.finished() || kind > static_cast<uint8_t>(ClaimKind::kElection) || delay > kLockDelayMsMax) return false;
+  out.kind = static_cast<ClaimKind>(kind);
+  out.lock_delay_ms = static_cast<uint32_t>(delay);
+  return true;
+}
+
+std::string candidate_record_key(ByteView name, SessionId session) {
+  return fmt::format("{}{}{}{:x}", kCandidateRecords, name, '\0', session.value());
+}
+
+bool decode_candidate_key(ByteView key, std::string& name, SessionId& session) {
+  if (!key.starts_with(kCandidateRecords)) return false;
+  key.remove_prefix(kCandidateRecords.size());
+  const size_t zero = key.find('\0');
+  if (zero == ByteView::npos || zero == 0) return false;
+  const ByteView hex = key.substr(zero + 1);
+  if (hex.empty() || hex.size() > 16) return false;
+  uint64_t number = 0;
+  for (const char digit : hex) {
+    const int value = digit >= '0' && digit <= '9' ? digit - '0' : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
+    if (value < 0) return false;
+    number = number << 4 | static_cast<uint64_t>(value);
+  }
+  name = std::string(key.substr(0, zero));
+  session = SessionId(number);
+  return session.is_set();
+}
+
+std::string encode(const CandidateRecord& record) {
+  std::string out = begin_record();
+  ByteWriter writer(out);
+  writer.varint(zigzag(record.priority));
+  writer.sized(record.value);
+  return out;
+}
+
+bool decode(ByteView bytes, CandidateRecord& out) {
+  ByteReader reader(bytes);
+  if (!read_version(reader)) return false;
+  const uint64_t priority = reader.varint();
+  out.value = std::string(reader.sized());
+  if (!reader.finished() || priority > UINT32_MAX) return false;
+  out.priority = unzigzag(priority);
+  return true;
+}
+
+std::string request_record_key(ByteView claim) {
+  return fmt::format("{}{}", kRequestRecords, claim);
+}
+
+std::string encode(const RequestRecord& record) {
+  std::string out = begin_record();
+  ByteWriter writer(out);
+  writer.varint(static_cast<uint64_t>(record.token));
+  writer.fixed(static_cast<uint8_t>(record.forced ? 1 : 0));
+  writer.sized(record.note);
+  return out;
+}
+
+bool decode(ByteView bytes, RequestRecord& out) {
+  ByteReader reader(bytes);
+  if (!read_version(reader)) return false;
+  const uint64_t token = reader.varint();
+  const uint8_t forced = reader.fixed<uint8_t>();
+  out.note = std::string(reader.sized());
+  if (!reader.finished() || token > static_cast<uint64_t>(INT64_MAX) || forced > 1) return false;
+  out.token = static_cast<int64_t>(token);
+  out.forced = forced == 1;
+  return true;
+}
+
+std::optional<std::string_view> why_no_name(ByteView name) {
+  if (name.empty()) return "a name is not empty";
+  if (name.size() > kNameBytesMax) return "a name has at most 512 bytes";
+  if (name.find('\0') != ByteView::npos || !is_utf8(name)) return "a name is UTF-8 without zeros";
+  if (name.starts_with("/.conclave/") || name == "/.conclave") return "names below /.conclave/ are the cluster's own";
+  return std::nullopt;
+}
+
+}  // namespace conclave::layers

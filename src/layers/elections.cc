@@ -1,0 +1,203 @@
+#include "layers/elections.h"
+
+#include "base/mark.h"
+#include "layers/claim_record.h"
+#include "layers/command_builder.h"
+#include "layers/recipe.h"
+
+namespace conclave::layers {
+namespace {
+
+// Claims of sessions on one name that are looked at to tell others' from them. There are two: who leads, and who waits
+// bound to its claim; more only where locks with notes have the same name.
+constexpr size_t kClaimRecordsLookedAt = 64;
+// Candidates passed over since a key of theirs stands where their claim would.
+constexpr size_t kCandidatesPassedMax = 64;
+
+LeaseId lease_of(SessionId session) {
+  return LeaseId(static_cast<int64_t>(session.value()));
+}
+
+}  // namespace
+
+Line line_of(const keyspace::View& view, ByteView name) {
+  Line line;
+  const std::string prefix = claim_prefix(name);
+  const std::string prefix_end = claim_prefix_end(prefix);
+  line.owner = oldest_child(view, prefix, prefix_end);
+  // Keys of deeper names count as somebody's: that only brings a candidate into line early.
+  line.claims = view.count(keyspace::KeyRange::of(prefix, prefix_end));
+  int64_t of_sessions = 0;
+  const std::string records = claim_record_key(prefix);
+  view.scan_records(records, {}, kClaimRecordsLookedAt, [&](ByteView key, const keyspace::Record& record) {
+    ClaimRecord claim;
+    if (!decode(record.value, claim) || claim.kind != ClaimKind::kElection) return true;
+    const ByteView claim_key = key.substr(kClaimRecords.size());
+    if (!is_child(prefix, claim_key) || !view.get(claim_key)) return true;
+    ++of_sessions;
+    if (line.owner && line.owner->key != claim_key) line.session_waits = true;
+    return true;
+  });
+  line.foreign = line.claims > of_sessions;
+  return line;
+}
+
+void add_election(CommandBuilder& command, const keyspace::View& view, const std::string& name,
+                  const Candidate& candidate) {
+  const std::string record_key = candidate_record_key(name, candidate.session);
+  const LeaseId lease = lease_of(candidate.session);
+  const std::string key = claim_key(name, lease);
+  CandidateRecord record;
+  const keyspace::Record* found = view.record(record_key);
+  // A record that cannot be read elects with an empty value; its guard stands all the same.
+  if (found == nullptr || !decode(found->value, record)) record = {};
+  command.if_record_at(record_key, candidate.since)
+      .if_created(key, Revision())
+      .put(key, record.value, lease)
+      .put_record(claim_record_key(key), encode(ClaimRecord{.kind = ClaimKind::kElection}), lease)
+      .erase_record(record_key);
+}
+
+void Elections::begin_rebuild() {
+  for (auto at = names_.begin(); at != names_.end();) {
+    at->second.candidates.clear();
+    at = at->second.under_way ? std::next(at) : names_.erase(at);
+  }
+  known_.clear();
+  changed_.clear();
+  candidates_ = 0;
+  rebuilding_ = true;
+  rebuild_from_.clear();
+}
+
+bool Elections::rebuild(const keyspace::View& view, size_t records_max) {
+  if (!rebuilding_) return true;
+  std::vector<std::string> keys;
+  view.scan_records(kCandidateRecords, rebuild_from_, records_max, [&](ByteView key, const keyspace::Record&) {
+    keys.emplace_back(key);
+    return true;
+  });
+  for (const std::string& key : keys) on_record(view, key);
+  if (keys.size() < records_max) {
+    rebuilding_ = false;
+    return true;
+  }
+  rebuild_from_ = keys.back() + '\0';
+  return false;
+}
+
+void Elections::on_record(const keyspace::View& view, ByteView key) {
+  std::string name;
+  SessionId session;
+  if (!decode_candidate_key(key, name, session)) return;
+  remove(name, session);
+  CandidateRecord record;
+  const keyspace::Record* found = view.record(key);
+  if (found != nullptr && decode(found->value, record)) {
+    const Candidate candidate{.priority = record.priority, .since = found->written_at, .session = session};
+    names_[name].candidates.insert(candidate);
+    known_[{name, session}] = candidate;
+    ++candidates_;
+  }
+  on_claims_changed(name);
+}
+
+void Elections::remove(const std::string& name, SessionId session) {
+  const auto known = known_.find({name, session});
+  if (known == known_.end()) return;
+  const auto at = names_.find(name);
+  at->second.candidates.erase(known->second);
+  known_.erase(known);
+  --candidates_;
+  if (at->second.candidates.empty() && !at->second.under_way) {
+    changed_.erase(name);
+    names_.erase(at);
+  }
+}
+
+std::vector<Candidate> Elections::candidates(const std::string& name, size_t count) const {
+  std::vector<Candidate> out;
+  const auto found = names_.find(name);
+  if (found == names_.end()) return out;
+  for (const Candidate& candidate : found->second.candidates) {
+    if (out.size() == count) break;
+    out.push_back(candidate);
+  }
+  return out;
+}
+
+std::optional<Candidate> Elections::best(const keyspace::View& view, const std::string& name, SessionId except) const {
+  const auto found = names_.find(name);
+  if (found == names_.end()) return std::nullopt;
+  size_t looked_at = 0;
+  for (const Candidate& candidate : found->second.candidates) {
+    if (candidate.session == except) continue;
+    // It follows the recipe beside: its key stands already.
+    if (!view.get(claim_key(name, lease_of(candidate.session)))) return candidate;
+    REACHED(candidate_has_a_key);
+    if (++looked_at == kCandidatesPassedMax) break;
+  }
+  return std::nullopt;
+}
+
+void Elections::lead(Term term) {
+  if (term_ == term) return;
+  term_ = term;
+  on_all_changed();
+}
+
+void Elections::on_claims_changed(const std::string& name) {
+  if (names_.contains(name)) changed_.insert(name);
+}
+
+void Elections::on_all_changed() {
+  for (const auto& [name, state] : names_) changed_.insert(name);
+}
+
+std::optional<Elections::Decision> Elections::decide(const keyspace::View& view) {
+  while (has_decisions()) {
+    const std::string name = *changed_.begin();
+    changed_.erase(changed_.begin());
+    const auto at = names_.find(name);
+    if (at == names_.end()) continue;
+    // What comes of that one is another change.
+    if (at->second.under_way) continue;
+    std::optional<std::string> command = command_for(view, name);
+    if (!command) continue;
+    at->second.under_way = true;
+    return Decision{.name = name, .command = std::move(*command)};
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Elections::command_for(const keyspace::View& view, const std::string& name) const {
+  const std::optional<Candidate> candidate = best(view, name);
+  if (!candidate) return std::nullopt;
+  const Line line = line_of(view, name);
+  CommandBuilder command;
+  if (!line.owner) {
+    const std::string prefix = claim_prefix(name);
+    command.if_none_created_after(prefix, claim_prefix_end(prefix), view.revision());
+  } else if (!line.foreign || line.session_waits) {
+    return std::nullopt;
+  } else {
+    REACHED(candidate_bound_behind_others);
+  }
+  add_election(command, view, name, *candidate);
+  return command.build();
+}
+
+void Elections::on_decided(const std::string& name) {
+  const auto at = names_.find(name);
+  if (at == names_.end()) return;
+  at->second.under_way = false;
+  if (at->second.candidates.empty()) {
+    names_.erase(at);
+    changed_.erase(name);
+    return;
+  }
+  // What changed while it was under way was passed over.
+  changed_.insert(name);
+}
+
+}  // namespace conclave::layers

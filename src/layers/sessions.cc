@@ -1,0 +1,777 @@
+#include "layers/sessions.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "base/assert.h"
+#include "base/mark.h"
+#include "keyspace/errors.h"
+#include "keyspace/internal_command.h"
+#include "keyspace/wire.h"
+#include "layers/recipe.h"
+#include "layers/sessions_impl.h"
+
+namespace conclave::layers {
+namespace {
+
+using keyspace::CommandKind;
+using keyspace::ErrorId;
+
+constexpr size_t kSecretBytesMin = 16;
+constexpr size_t kSecretBytesMax = 64;
+constexpr int64_t kTtlMsMin = 1000;
+constexpr int64_t kTtlMsMax = int64_t{30} * 24 * 3600 * 1000;
+// Opens, attachments and messages of keep-alives of one stream that have no answer yet.
+constexpr size_t kRequestsUnderWayMax = 32'768;
+// What the server does by itself is tried again after this.
+constexpr Duration kAgain = std::chrono::milliseconds(100);
+// Candidates read from the records in one turn when the index is made.
+constexpr size_t kRecordsPerTurn = 1024;
+
+LeaseId lease_of(SessionId session) {
+  return LeaseId(static_cast<int64_t>(session.value()));
+}
+int64_t number_of(SessionId session) {
+  return static_cast<int64_t>(session.value());
+}
+SessionId session_of(int64_t number) {
+  return SessionId(static_cast<uint64_t>(number));
+}
+
+}  // namespace
+
+// ---- What is said ----
+
+v1::SessionResponse Sessions::Impl::response(SessionId session, uint64_t sequence) const {
+  v1::SessionResponse out;
+  out.set_session(number_of(session));
+  out.set_sequence(sequence);
+  out.mutable_place()->set_index(world_.view().index().value());
+  out.mutable_place()->set_revision(world_.view().revision().value());
+  return out;
+}
+
+void Sessions::Impl::send(StreamId stream, v1::SessionResponse&& response) {
+  if (streams_.contains(stream)) world_.send(stream, std::move(response));
+}
+
+void Sessions::Impl::push(SessionId id, const v1::SessionResponse& response) {
+  const auto session = sessions_.find(id);
+  if (session == sessions_.end()) return;
+  for (const StreamId stream : session->second.streams) world_.send(stream, v1::SessionResponse(response));
+}
+
+void Sessions::Impl::send_error(StreamId stream, SessionId session, uint64_t sequence, uint32_t code,
+                                std::string_view reason, std::string_view message) {
+  v1::SessionResponse out = response(session, sequence);
+  out.mutable_error()->set_code(code);
+  out.mutable_error()->set_reason(std::string(reason));
+  out.mutable_error()->set_message(std::string(message));
+  send(stream, std::move(out));
+}
+
+Sessions::Impl::Refusal Sessions::Impl::refusal_of(std::optional<NotDone> reason) {
+  if (!reason) {
+    return {kUnavailable, "UNKNOWN_OUTCOME", "whether it was done is not known: ask again, under the same sequence"};
+  }
+  switch (*reason) {
+    case NotDone::kNoQuorum:
+      return {kUnavailable, "NO_QUORUM", "not done: no leader in time"};
+    case NotDone::kOverloaded:
+      return {kResourceExhausted, "OVERLOADED", "not done: a queue is full"};
+    case NotDone::kNoSpace:
+      return {kResourceExhausted, "NO_SPACE", "not done: there is no space for more"};
+  }
+  UNREACHABLE();
+}
+
+// ---- Streams ----
+
+StreamId Sessions::Impl::open_stream() {
+  streams_.emplace(++last_stream_, Stream());
+  return last_stream_;
+}
+
+void Sessions::Impl::close_stream(StreamId id) {
+  const auto found = streams_.find(id);
+  if (found == streams_.end()) return;
+  for (const auto& [session, name] : std::set(found->second.observed)) stop_observing(id, session, name);
+  const Stream stream = std::move(found->second);
+  streams_.erase(found);
+  for (const SessionId session : stream.sessions) {
+    sessions_.at(session).streams.erase(id);
+    drop_if_idle(session);
+  }
+}
+
+void Sessions::Impl::request(Instant now, StreamId id, const v1::SessionRequest& request) {
+  const auto found = streams_.find(id);
+  if (found == streams_.end()) return;
+  Stream& stream = found->second;
+  using What = v1::SessionRequest::WhatCase;
+  const SessionId session = session_of(request.session());
+  const What what = request.what_case();
+  if ((what == What::kOpen || what == What::kAttach || what == What::kKeepAlive || what == What::kObserve) &&
+      stream.requests_under_way >= kRequestsUnderWayMax) {
+    send_error(id, session, request.sequence(), kResourceExhausted, "OVERLOADED", "too many requests under way");
+    return;
+  }
+  // Elections are observed by whoever wants to.
+  const bool observes = what == What::kObserve || what == What::kStopObserving;
+  if (what != What::kKeepAlive && request.session() <= (observes ? -1 : 0)) {
+    send_error(id, session, request.sequence(), kInvalidArgument, "INVALID_REQUEST",
+               "a session's number is above zero");
+    return;
+  }
+  const bool attached = stream.sessions.contains(session);
+  switch (what) {
+    case What::kOpen:
+      open(now, id, request);
+      return;
+    case What::kAttach:
+      attach(id, session, request.attach());
+      return;
+    case What::kKeepAlive:
+      keep_alive(id, request.keep_alive());
+      return;
+    case What::kDetach:
+      if (attached) detach(id, session);
+      return;
+    case What::WHAT_NOT_SET:
+      send_error(id, session, request.sequence(), kInvalidArgument, "INVALID_REQUEST", "nothing is asked");
+      return;
+    default:
+      break;
+  }
+  if (!attached && !(observes && request.session() == 0)) {
+    send_error(id, session, request.sequence(), kFailedPrecondition, "NOT_ATTACHED",
+               "the stream does not speak for the session: attach it first");
+    return;
+  }
+  switch (what) {
+    case What::kClose:
+      close(id, session);
+      return;
+    case What::kObserve:
+      observe(id, request);
+      return;
+    case What::kStopObserving:
+      stop_observing(id, session, request.stop_observing().name());
+      return;
+    default:
+      operate(now, id, request);
+  }
+}
+
+Ticket Sessions::Impl::issue(Pending pending) {
+  const auto stream = streams_.find(pending.stream);
+  using Kind = Pending::Kind;
+  if (stream != streams_.end() &&
+      (pending.kind == Kind::kOpen || pending.kind == Kind::kAttach || pending.kind == Kind::kObserve)) {
+    ++stream->second.requests_under_way;
+  }
+  pending_.emplace(++last_ticket_, std::move(pending));
+  return last_ticket_;
+}
+
+// ---- Opening and attaching ----
+
+void Sessions::Impl::open(Instant, StreamId id, const v1::SessionRequest& request) {
+  const v1::OpenSession& open = request.open();
+  const SessionId session = session_of(request.session());
+  if (open.session() != 0 && open.session() != request.session()) {
+    send_error(id, session, 0, kInvalidArgument, "INVALID_REQUEST", "two different sessions are named");
+    return;
+  }
+  if (open.secret().size() < kSecretBytesMin || open.secret().size() > kSecretBytesMax) {
+    send_error(id, session, 0, kInvalidArgument, "INVALID_REQUEST", "a secret has 16 to 64 bytes");
+    return;
+  }
+  if (open.ttl_ms() < kTtlMsMin || open.ttl_ms() > kTtlMsMax) {
+    send_error(id, session, 0, kInvalidArgument, "INVALID_TTL", "a session's time is 1 s to 30 days, in milliseconds");
+    return;
+  }
+  if (open.description().size() > keyspace::kSessionDescriptionBytesMax) {
+    send_error(id, session, 0, kInvalidArgument, "INVALID_REQUEST", "a description has at most 256 bytes");
+    return;
+  }
+  const std::string hash = world_.hash_of(open.secret());
+  std::string body;
+  keyspace::encode(keyspace::SessionOpen{.session = session,
+                                         .lease = lease_of(session),
+                                         .ttl_ms = open.ttl_ms(),
+                                         .secret_hash = hash,
+                                         .description = open.description()},
+                   body);
+  world_.write(issue({.kind = Pending::Kind::kOpen, .stream = id, .session = session}),
+               {.kind = CommandKind::kSessionOpen}, body);
+}
+
+void Sessions::Impl::attach(StreamId id, SessionId session, const v1::AttachSession& request) {
+  if (request.incarnation() == 0 || request.incarnation() > kProtocolNumberMax) {
+    send_error(id, session, 0, kInvalidArgument, "INVALID_REQUEST", "an incarnation is counted from 1");
+    return;
+  }
+  if (request.secret().size() > kSecretBytesMax) {
+    send_error(id, session, 0, kUnauthenticated, "WRONG_SECRET", "that is not the session's secret");
+    return;
+  }
+  world_.read(issue({.kind = Pending::Kind::kAttach,
+                     .stream = id,
+                     .session = session,
+                     .text = world_.hash_of(request.secret()),
+                     .incarnation = request.incarnation(),
+                     .place = request.place()}));
+}
+
+void Sessions::Impl::introduce(Instant now, StreamId stream, const v1::SessionIdentity& identity) {
+  const SessionId session = session_of(identity.session());
+  if (identity.session() <= 0 || identity.incarnation() == 0 || identity.incarnation() > kProtocolNumberMax ||
+      identity.secret().size() > kSecretBytesMax) {
+    send_error(stream, session, 0, kInvalidArgument, "INVALID_REQUEST",
+               "session and incarnation are above zero, a secret has at most 64 bytes");
+    return;
+  }
+  Pending pending{.kind = Pending::Kind::kAttach,
+                  .stream = stream,
+                  .session = session,
+                  .text = world_.hash_of(identity.secret()),
+                  .incarnation = identity.incarnation(),
+                  .lists = false};
+  // It may be younger than what is known here; what is known stands.
+  if (world_.view().session(session) != nullptr) {
+    finish_attachment(now, pending);
+  } else {
+    world_.read(issue(std::move(pending)));
+  }
+}
+
+// The state includes what anybody was told before the attachment was asked for, where it lists.
+void Sessions::Impl::finish_attachment(Instant, const Pending& pending) {
+  const SessionId id = pending.session;
+  const keyspace::View& view = world_.view();
+  const keyspace::Session* known = view.session(id);
+  if (known == nullptr) {
+    send_error(pending.stream, id, 0, kNotFound, "SESSION_EXPIRED", "there is no such session, or not any more");
+    return;
+  }
+  if (ByteView(known->secret_hash.data(), known->secret_hash.size()) != pending.text) {
+    send_error(pending.stream, id, 0, kUnauthenticated, "WRONG_SECRET", "that is not the session's secret");
+    return;
+  }
+  if (pending.place.index() > view.index().value() || pending.place.revision() > view.revision().value()) {
+    REACHED(session_place_unknown);
+    send_error(pending.stream, id, 0, kOutOfRange, "PLACE_UNKNOWN",
+               "the cluster never was at the place named: it was restored from an older state");
+    return;
+  }
+  if (pending.incarnation < known->incarnation) {
+    send_error(pending.stream, id, 0, kFailedPrecondition, "TAKEN_OVER", "a later incarnation speaks for the session");
+    return;
+  }
+  Session* session = speak_for(pending.stream, id, pending.incarnation);
+  if (session == nullptr) return;
+  v1::SessionResponse out = response(id, 0);
+  v1::SessionAttached& attached = *out.mutable_attached();
+  const std::optional<keyspace::LeaseInfo> lease = view.lease(lease_of(id));
+  if (lease) attached.set_ttl_ms(lease->ttl_ms);
+  if (pending.lists) {
+    list_claims(id, *session);
+    for (const auto& [name, claim] : session->claims) {
+      v1::Claim& told = *attached.add_claims();
+      told.set_name(name);
+      told.set_kind(claim.kind == ClaimKind::kLock ? v1::LOCK : v1::ELECTION);
+      told.set_token(claim.token.value());
+      told.set_granted(claim.granted);
+    }
+  }
+  send(pending.stream, std::move(out));
+  if (!pending.lists) return;
+  for (const auto& [name, claim] : session->claims) {
+    if (!claim.granted) continue;
+    RequestRecord record;
+    const keyspace::Record* request = view.record(request_record_key(claim.key));
+    if (request != nullptr && decode(request->value, record)) tell_request(id, name, claim, record);
+  }
+}
+
+// Null if it must not, which was said.
+Sessions::Impl::Session* Sessions::Impl::speak_for(StreamId id, SessionId session_id, uint64_t incarnation) {
+  const auto stream = streams_.find(id);
+  if (stream == streams_.end()) return nullptr;
+  const auto known = sessions_.find(session_id);
+  if (known != sessions_.end() && known->second.incarnation > incarnation) {
+    send_error(id, session_id, 0, kFailedPrecondition, "TAKEN_OVER", "a later incarnation speaks for the session");
+    return nullptr;
+  }
+  if (!stream->second.sessions.contains(session_id) &&
+      stream->second.sessions.size() >= options_.sessions_per_stream_max) {
+    send_error(id, session_id, 0, kResourceExhausted, "OVERLOADED", "the stream speaks for too many sessions");
+    return nullptr;
+  }
+  Session& session = sessions_[session_id];
+  if (session.incarnation < incarnation) {
+    for (const StreamId other : std::set<StreamId>(session.streams)) {
+      if (other == id) continue;
+      REACHED(session_taken_over);
+      v1::SessionResponse out = response(session_id, 0);
+      out.mutable_ended()->set_reason(v1::SessionEnded::TAKEN_OVER);
+      send(other, std::move(out));
+      stop_observing(other, session_id);
+      streams_.at(other).sessions.erase(session_id);
+      session.streams.erase(other);
+    }
+  }
+  session.incarnation = incarnation;
+  session.streams.insert(id);
+  stream->second.sessions.insert(session_id);
+  return &session;
+}
+
+void Sessions::Impl::list_claims(SessionId id, Session& session) {
+  const keyspace::View& view = world_.view();
+  const LeaseId lease = lease_of(id);
+  const std::string suffix = claim_key("", lease);  // "/HEX"
+  std::set<std::string> found;
+  for (const std::string& key : view.lease_keys(lease, {}, options_.claims_per_session_max)) {
+    if (key.size() <= suffix.size() || !key.ends_with(suffix)) continue;
+    const std::string name = key.substr(0, key.size() - suffix.size());
+    const std::optional<keyspace::KeyValue> value = view.get(key);
+    if (!value) continue;
+    ClaimRecord record;
+    const keyspace::Record* kept = view.record(claim_record_key(key));
+    if (kept == nullptr || !decode(kept->value, record)) record = {};
+    found.insert(name);
+    const auto known = session.claims.find(name);
+    if (known != session.claims.end() && known->second.token == value->create) continue;
+    track(id, session, name, record.kind, value->create, known == session.claims.end() ? 0 : known->second.operation);
+  }
+  view.scan_lease_records(lease, kCandidateRecords, options_.claims_per_session_max,
+                          [&](ByteView key, const keyspace::Record&) {
+                            std::string name;
+                            SessionId candidate;
+                            if (!decode_candidate_key(key, name, candidate)) return key.starts_with(kCandidateRecords);
+                            if (candidate != id || found.contains(name)) return true;
+                            found.insert(name);
+                            if (!session.claims.contains(name)) track(id, session, name, ClaimKind::kElection, {}, 0);
+                            return true;
+                          });
+  std::vector<std::string> gone;
+  for (const auto& [name, claim] : session.claims) {
+    if (!found.contains(name)) gone.push_back(name);
+  }
+  for (const std::string& name : gone) forget_claim(session, name);
+  session.listed = true;
+}
+
+void Sessions::Impl::close(StreamId id, SessionId session) {
+  std::string body;
+  keyspace::append_int64_field(body, 1, number_of(session));
+  world_.write(issue({.kind = Pending::Kind::kClose, .stream = id, .session = session}),
+               {.kind = CommandKind::kLeaseRevoke}, body);
+}
+
+// ---- Ends ----
+
+void Sessions::Impl::detach(StreamId id, SessionId session) {
+  stop_observing(id, session);
+  streams_.at(id).sessions.erase(session);
+  sessions_.at(session).streams.erase(id);
+  drop_if_idle(session);
+}
+
+// Nobody speaks for it here: it is known no longer, but for what is still to be taken back.
+void Sessions::Impl::drop_if_idle(SessionId id) {
+  const auto found = sessions_.find(id);
+  if (found == sessions_.end() || !found->second.streams.empty()) return;
+  Session& session = found->second;
+  for (auto at = session.operations.begin(); at != session.operations.end();) {
+    if (at->second.withdrawn) {
+      ++at;
+      continue;
+    }
+    waits_.erase({at->second.deadline, {id, at->first}});
+    at = session.operations.erase(at);
+  }
+  while (!session.claims.empty()) forget_claim(session, std::string(session.claims.begin()->first));
+  session.listed = false;
+  if (session.operations.empty()) sessions_.erase(found);
+}
+
+void Sessions::Impl::end_session(SessionId id, v1::SessionEnded::Reason reason) {
+  const auto found = sessions_.find(id);
+  if (found == sessions_.end()) return;
+  v1::SessionResponse out = response(id, 0);
+  out.mutable_ended()->set_reason(reason);
+  push(id, out);
+  Session& session = found->second;
+  for (const StreamId stream : session.streams) {
+    stop_observing(stream, id);
+    streams_.at(stream).sessions.erase(id);
+  }
+  for (const auto& [sequence, operation] : session.operations) waits_.erase({operation.deadline, {id, sequence}});
+  while (!session.claims.empty()) forget_claim(session, std::string(session.claims.begin()->first));
+  sessions_.erase(found);
+}
+
+void Sessions::Impl::forget_claim(Session& session, const std::string& name) {
+  const auto found = session.claims.find(name);
+  if (found == session.claims.end()) return;
+  if (found->second.waiter != 0) {
+    queue_.forget(found->second.waiter);
+    waiters_.erase(found->second.waiter);
+  } else {
+    candidacies_.erase(found->second.key);
+  }
+  session.claims.erase(found);
+}
+
+// ---- Keep-alives ----
+
+void Sessions::Impl::keep_alive(StreamId id, const v1::KeepSessions& request) {
+  const std::set<SessionId>& attached = streams_.at(id).sessions;
+  const uint64_t number = ++last_keep_alive_;
+  KeepAlive& keep = keep_alives_[number];
+  keep.stream = id;
+  keep.answer.set_id(request.id());
+  keep.waiting = 1;  // until all were asked
+  ++streams_.at(id).requests_under_way;
+  std::vector<SessionId> sessions;
+  if (request.sessions().empty()) {
+    sessions.assign(attached.begin(), attached.end());
+  } else {
+    for (const int64_t session : request.sessions()) {
+      if (attached.contains(session_of(session))) {
+        sessions.push_back(session_of(session));
+      } else {
+        keep.answer.add_failed(session);
+      }
+    }
+  }
+  keep.waiting += sessions.size();
+  for (const SessionId session : sessions) {
+    world_.keep_alive(issue({.kind = Pending::Kind::kKeepAlive, .session = session, .number = number}),
+                      lease_of(session));
+  }
+  --keep_alives_.at(number).waiting;
+  finish_keep_alive(number);
+}
+
+void Sessions::Impl::on_kept(Ticket ticket, std::optional<int64_t> ttl_ms) {
+  const auto pending = pending_.extract(ticket);
+  if (pending.empty()) return;
+  const uint64_t number = pending.mapped().number;
+  KeepAlive& keep = keep_alives_.at(number);
+  if (!ttl_ms) {
+    keep.answer.add_failed(number_of(pending.mapped().session));
+  } else if (*ttl_ms == 0) {
+    keep.answer.add_gone(number_of(pending.mapped().session));
+  }
+  --keep.waiting;
+  finish_keep_alive(number);
+}
+
+void Sessions::Impl::finish_keep_alive(uint64_t number) {
+  const auto found = keep_alives_.find(number);
+  if (found->second.waiting > 0) return;
+  v1::SessionResponse out = response(SessionId(), 0);
+  *out.mutable_kept() = std::move(found->second.answer);
+  const auto stream = streams_.find(found->second.stream);
+  if (stream != streams_.end()) {
+    --stream->second.requests_under_way;
+    send(stream->first, std::move(out));
+  }
+  keep_alives_.erase(found);
+}
+
+// ---- Answers ----
+
+void Sessions::Impl::on_written(Instant now, Ticket ticket, const Reply& reply) {
+  const auto extracted = pending_.extract(ticket);
+  if (extracted.empty()) return;
+  const Pending& pending = extracted.mapped();
+  switch (pending.kind) {
+    case Pending::Kind::kOperation:
+      on_operation_written(now, pending, reply);
+      return;
+    case Pending::Kind::kOpen: {
+      const auto stream = streams_.find(pending.stream);
+      if (stream == streams_.end()) return;
+      --stream->second.requests_under_way;
+      if (reply.error == ErrorId::kSessionExists || reply.error == ErrorId::kLeaseExists) {
+        send_error(pending.stream, pending.session, 0, kAlreadyExists, "SESSION_EXISTS",
+                   "another session or lease has that number: choose one at random");
+        return;
+      }
+      if (reply.error != ErrorId::kNone) {
+        send_error(pending.stream, pending.session, 0, kInvalidArgument, "INVALID_REQUEST",
+                   keyspace::error_text(reply.error));
+        return;
+      }
+      const keyspace::Session* known = world_.view().session(pending.session);
+      const std::optional<keyspace::LeaseInfo> lease = world_.view().lease(lease_of(pending.session));
+      // A repeated one finds a session that has done something meanwhile.
+      const uint64_t incarnation = known == nullptr ? 1 : std::max<uint64_t>(1, known->incarnation);
+      if (speak_for(pending.stream, pending.session, incarnation) == nullptr) return;
+      v1::SessionResponse out = response(pending.session, 0);
+      out.mutable_opened()->set_ttl_ms(lease ? lease->ttl_ms : 0);
+      send(pending.stream, std::move(out));
+      return;
+    }
+    case Pending::Kind::kClose: {
+      // That it is gone already is as good.
+      end_session(pending.session, v1::SessionEnded::CLOSED);
+      v1::SessionResponse out = response(pending.session, 0);
+      out.mutable_closed();
+      send(pending.stream, std::move(out));
+      return;
+    }
+    case Pending::Kind::kWithdrawal: {
+      const auto withdrawal = withdrawals_.find(pending.number);
+      withdrawal->second.ticket = 0;
+      // Of the mark: it never happened, and will not.
+      if (withdrawal->second.unknown_sequence != 0) {
+        if (reply.error == ErrorId::kNone) withdrawal->second.names.clear();
+        withdrawal->second.unknown_sequence = 0;
+      }
+      run_withdrawal(now, pending.number);
+      return;
+    }
+    case Pending::Kind::kElection:
+      elections_.on_decided(pending.text);
+      return;
+    case Pending::Kind::kAttach:
+    case Pending::Kind::kObserve:
+    case Pending::Kind::kKeepAlive:
+      break;
+  }
+  UNREACHABLE();
+}
+
+void Sessions::Impl::on_not_written(Instant now, Ticket ticket, std::optional<NotDone> reason) {
+  const auto extracted = pending_.extract(ticket);
+  if (extracted.empty()) return;
+  const Pending& pending = extracted.mapped();
+  switch (pending.kind) {
+    case Pending::Kind::kOperation:
+      on_operation_not_written(now, pending, reason);
+      return;
+    case Pending::Kind::kOpen:
+    case Pending::Kind::kClose: {
+      const auto stream = streams_.find(pending.stream);
+      if (stream == streams_.end()) return;
+      if (pending.kind == Pending::Kind::kOpen) --stream->second.requests_under_way;
+      send_error(pending.stream, pending.session, 0, refusal_of(reason));
+      return;
+    }
+    case Pending::Kind::kWithdrawal:
+      withdrawals_.at(pending.number).ticket = 0;
+      withdrawals_again_.emplace(now + kAgain, pending.number);
+      return;
+    case Pending::Kind::kElection:
+      elections_again_.emplace(now + kAgain, pending.text);
+      return;
+    case Pending::Kind::kAttach:
+    case Pending::Kind::kObserve:
+    case Pending::Kind::kKeepAlive:
+      break;
+  }
+  UNREACHABLE();
+}
+
+void Sessions::Impl::on_read(Instant now, Ticket ticket) {
+  auto extracted = pending_.extract(ticket);
+  if (extracted.empty()) return;
+  Pending& pending = extracted.mapped();
+  if (pending.kind == Pending::Kind::kAttach || pending.kind == Pending::Kind::kObserve) {
+    const auto stream = streams_.find(pending.stream);
+    if (stream == streams_.end()) return;
+    --stream->second.requests_under_way;
+    if (world_.is_settled()) {
+      finish_read(now, pending);
+    } else {
+      REACHED(session_attached_after_large_entry);
+      unsettled_attachments_.push_back(std::move(pending));
+    }
+    return;
+  }
+  const auto session = sessions_.find(pending.session);
+  if (session == sessions_.end()) return;
+  const auto operation = session->second.operations.find(pending.number);
+  if (operation == session->second.operations.end()) return;
+  operation->second.proven = true;
+  run(now, pending.session, pending.number);
+}
+
+void Sessions::Impl::finish_read(Instant now, const Pending& pending) {
+  if (pending.kind == Pending::Kind::kObserve) {
+    begin_observing(pending);
+  } else {
+    finish_attachment(now, pending);
+  }
+}
+
+void Sessions::Impl::on_read_refused(Instant now, Ticket ticket, NotDone reason) {
+  const auto extracted = pending_.extract(ticket);
+  if (extracted.empty()) return;
+  const Pending& pending = extracted.mapped();
+  if (pending.kind == Pending::Kind::kOperation) {
+    on_operation_not_written(now, pending, reason);
+    return;
+  }
+  const auto stream = streams_.find(pending.stream);
+  if (stream == streams_.end()) return;
+  --stream->second.requests_under_way;
+  if (pending.kind == Pending::Kind::kObserve) {
+    // It has no number by which its client could ask again: that is done here.
+    REACHED(session_observer_asked_again);
+    observers_again_.emplace_back(now + kAgain, pending);
+    return;
+  }
+  send_error(pending.stream, pending.session, 0, refusal_of(reason));
+}
+
+// ---- Time and work ----
+
+void Sessions::Impl::set_leading(Term term) {
+  if (term == elections_.term()) return;
+  if (term == Term()) {
+    elections_.follow();
+  } else {
+    elections_.lead(term);
+  }
+  // What was to be asked again is decided anew.
+  for (const auto& [at, name] : std::exchange(elections_again_, {})) elections_.on_decided(name);
+}
+
+void Sessions::Impl::tick(Instant now) {
+  end_waits(now);
+  while (!withdrawals_again_.empty() && withdrawals_again_.begin()->first <= now) {
+    const uint64_t number = withdrawals_again_.begin()->second;
+    withdrawals_again_.erase(withdrawals_again_.begin());
+    run_withdrawal(now, number);
+  }
+  while (!elections_again_.empty() && elections_again_.begin()->first <= now) {
+    elections_.on_decided(elections_again_.begin()->second);
+    elections_again_.erase(elections_again_.begin());
+  }
+  while (!observers_again_.empty() && observers_again_.front().first <= now) {
+    Pending pending = std::move(observers_again_.front().second);
+    observers_again_.pop_front();
+    if (streams_.contains(pending.stream)) world_.read(issue(std::move(pending)));
+  }
+}
+
+Instant Sessions::Impl::next_deadline() const {
+  Instant next = kNever;
+  if (!waits_.empty()) next = std::min(next, waits_.begin()->first);
+  if (!withdrawals_again_.empty()) next = std::min(next, withdrawals_again_.begin()->first);
+  if (!elections_again_.empty()) next = std::min(next, elections_again_.begin()->first);
+  if (!observers_again_.empty()) next = std::min(next, observers_again_.front().first);
+  return next;
+}
+
+bool Sessions::Impl::has_work() const {
+  if (!world_.is_settled()) return false;
+  return queue_.is_rechecking() || elections_.is_rebuilding() || elections_.has_decisions() || !unsettled_.empty() ||
+         !unsettled_attachments_.empty();
+}
+
+void Sessions::Impl::work(Instant now) {
+  if (!world_.is_settled()) return;
+  run_settled(now);
+  if (elections_.is_rebuilding()) (void)elections_.rebuild(world_.view(), kRecordsPerTurn);
+  if (queue_.is_rechecking()) {
+    (void)queue_.recheck(world_.view(), options_.rechecks_per_turn);
+    take_decisions();
+  }
+  decide_elections();
+}
+
+void Sessions::Impl::run_settled(Instant now) {
+  for (size_t count = unsettled_attachments_.size(); count > 0; --count) {
+    const Pending pending = std::move(unsettled_attachments_.front());
+    unsettled_attachments_.pop_front();
+    finish_read(now, pending);
+  }
+  for (size_t count = unsettled_.size(); count > 0; --count) {
+    const auto [session, sequence] = unsettled_.front();
+    unsettled_.pop_front();
+    run(now, session, sequence);
+  }
+}
+
+// ---- The face ----
+
+Sessions::Sessions(const SessionsOptions& options, SessionsWorld& world)
+    : impl_(std::make_unique<Impl>(options, world)) {}
+Sessions::~Sessions() = default;
+StreamId Sessions::open_stream() {
+  return impl_->open_stream();
+}
+void Sessions::close_stream(StreamId stream) {
+  impl_->close_stream(stream);
+}
+void Sessions::request(Instant now, StreamId stream, const v1::SessionRequest& request) {
+  impl_->request(now, stream, request);
+}
+void Sessions::introduce(Instant now, StreamId stream, const v1::SessionIdentity& identity) {
+  impl_->introduce(now, stream, identity);
+}
+void Sessions::withdraw(Instant now, StreamId stream, SessionId session, uint64_t sequence) {
+  impl_->withdraw(now, stream, session, sequence);
+}
+void Sessions::on_written(Instant now, Ticket ticket, const keyspace::Reply& reply) {
+  impl_->on_written(now, ticket, reply);
+}
+void Sessions::on_write_refused(Instant now, Ticket ticket, NotDone reason) {
+  impl_->on_not_written(now, ticket, reason);
+}
+void Sessions::on_write_unknown(Instant now, Ticket ticket) {
+  impl_->on_not_written(now, ticket, std::nullopt);
+}
+void Sessions::on_read(Instant now, Ticket ticket) {
+  impl_->on_read(now, ticket);
+}
+void Sessions::on_read_refused(Instant now, Ticket ticket, NotDone reason) {
+  impl_->on_read_refused(now, ticket, reason);
+}
+void Sessions::on_kept_alive(Ticket ticket, int64_t ttl_ms) {
+  impl_->on_kept(ticket, ttl_ms);
+}
+void Sessions::on_keep_alive_refused(Ticket ticket, NotDone) {
+  impl_->on_kept(ticket, std::nullopt);
+}
+void Sessions::on_applied(Instant now, const keyspace::Applied& applied) {
+  impl_->on_applied(now, applied);
+}
+void Sessions::on_state_replaced(Instant now) {
+  impl_->on_state_replaced(now);
+}
+void Sessions::set_leading(Term term) {
+  impl_->set_leading(term);
+}
+void Sessions::tick(Instant now) {
+  impl_->tick(now);
+}
+Instant Sessions::next_deadline() const {
+  return impl_->next_deadline();
+}
+bool Sessions::has_work() const {
+  return impl_->has_work();
+}
+void Sessions::work(Instant now) {
+  impl_->work(now);
+}
+size_t Sessions::streams() const {
+  return impl_->streams();
+}
+size_t Sessions::attached() const {
+  return impl_->attached();
+}
+size_t Sessions::waiters() const {
+  return impl_->waiters();
+}
+
+}  // namespace conclave::layers

@@ -1,0 +1,713 @@
+#include "layers/sessions.h"
+
+#include <gtest/gtest.h>
+
+#include "layers/claim_record.h"
+#include "layers/command_builder.h"
+#include "layers/recipe.h"
+#include "layers/session_end.h"
+#include "layers/testing/session_world.h"
+
+namespace conclave::layers {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::string_view kSecret = "0123456789abcdef";
+
+class SessionsTest : public testing::Test {
+ protected:
+  SessionsTest() { stream_ = world_.sessions().open_stream(); }
+
+  void ask(v1::SessionRequest request) { ask_at(stream_, std::move(request)); }
+  void ask_at(StreamId stream, v1::SessionRequest request) { world_.sessions().request(world_.now, stream, request); }
+  static v1::SessionRequest open_of(int64_t session) {
+    v1::SessionRequest request;
+    request.set_session(session);
+    request.mutable_open()->set_secret(std::string(kSecret));
+    request.mutable_open()->set_ttl_ms(10'000);
+    return request;
+  }
+  void open(int64_t session) {
+    ask(open_of(session));
+    world_.settle();
+    EXPECT_EQ(said(), fmt::format("{} opened 10000", session));
+  }
+  static v1::SessionRequest attach_of(int64_t session, uint64_t incarnation) {
+    v1::SessionRequest request;
+    request.set_session(session);
+    request.mutable_attach()->set_secret(std::string(kSecret));
+    request.mutable_attach()->set_incarnation(incarnation);
+    return request;
+  }
+  static v1::SessionRequest operation_of(int64_t session, uint64_t sequence) {
+    v1::SessionRequest request;
+    request.set_session(session);
+    request.set_sequence(sequence);
+    return request;
+  }
+  static v1::SessionRequest acquire_of(int64_t session, uint64_t sequence, const std::string& name,
+                                       bool tries = false) {
+    v1::SessionRequest request = operation_of(session, sequence);
+    request.mutable_acquire()->add_names(name);
+    if (tries) request.mutable_acquire()->set_try_(true);
+    return request;
+  }
+  static v1::SessionRequest cancel_of(int64_t session, uint64_t sequence, uint64_t operation, const std::string& name) {
+    v1::SessionRequest request = operation_of(session, sequence);
+    request.mutable_cancel()->set_operation(operation);
+    request.mutable_cancel()->add_names(name);
+    return request;
+  }
+  static v1::SessionRequest release_of(int64_t session, uint64_t sequence, const std::string& name, int64_t token) {
+    v1::SessionRequest request = operation_of(session, sequence);
+    request.mutable_release()->set_name(name);
+    request.mutable_release()->set_token(token);
+    return request;
+  }
+  static v1::SessionRequest campaign_of(int64_t session, uint64_t sequence, const std::string& name, int32_t priority) {
+    v1::SessionRequest request = operation_of(session, sequence);
+    request.mutable_campaign()->set_name(name);
+    request.mutable_campaign()->set_value(fmt::format("v{}", session));
+    request.mutable_campaign()->set_priority(priority);
+    return request;
+  }
+  static v1::SessionRequest resign_of(int64_t session, uint64_t sequence, const std::string& name, int64_t token) {
+    v1::SessionRequest request = operation_of(session, sequence);
+    request.mutable_resign()->set_name(name);
+    request.mutable_resign()->set_token(token);
+    return request;
+  }
+  static v1::SessionRequest transfer_of(int64_t session, uint64_t sequence, const std::string& name, int64_t token,
+                                        int64_t to) {
+    v1::SessionRequest request = operation_of(session, sequence);
+    request.mutable_transfer()->set_name(name);
+    request.mutable_transfer()->set_token(token);
+    request.mutable_transfer()->set_to(to);
+    return request;
+  }
+  // What was said to the stream since, in order.
+  std::string said() { return said_to(stream_); }
+  std::string said_to(StreamId stream) {
+    std::string out;
+    for (const v1::SessionResponse& response : std::exchange(world_.sent[stream], {})) {
+      if (!out.empty()) out += "; ";
+      out += describe(response);
+    }
+    return out;
+  }
+  std::string settled() {
+    world_.settle();
+    return said();
+  }
+  int64_t create_of(const std::string& key) {
+    const auto value = world_.view().get(key);
+    return value ? value->create.value() : 0;
+  }
+
+  TestWorld world_;
+  StreamId stream_ = 0;
+};
+
+TEST_F(SessionsTest, OpensOnceAndSaysWhyNot) {
+  open(7);
+  const Revision revision = world_.view().revision();
+  ask(open_of(7));  // repeated: the same
+  EXPECT_EQ(settled(), "7 opened 10000");
+  EXPECT_EQ(world_.view().revision(), revision);
+  v1::SessionRequest other = open_of(7);
+  other.mutable_open()->set_secret("another secret, of somebody else");
+  ask(other);
+  EXPECT_EQ(settled(), "7 error SESSION_EXISTS");
+  other = open_of(8);
+  other.mutable_open()->set_secret("short");
+  ask(other);
+  EXPECT_EQ(settled(), "8 error INVALID_REQUEST");
+  other = open_of(8);
+  other.mutable_open()->set_ttl_ms(999);
+  ask(other);
+  EXPECT_EQ(settled(), "8 error INVALID_TTL");
+  ask(open_of(-8));
+  EXPECT_EQ(settled(), "-8 error INVALID_REQUEST");
+  world_.refuses_writes = true;
+  ask(open_of(9));
+  EXPECT_EQ(settled(), "9 error NO_QUORUM");
+}
+
+TEST_F(SessionsTest, OnlyWhoAttachedIsHeard) {
+  open(7);
+  const StreamId other = world_.sessions().open_stream();
+  ask_at(other, acquire_of(7, 1, "orders"));
+  EXPECT_EQ(said_to(other), "7#1 error NOT_ATTACHED");
+  v1::SessionRequest wrong = attach_of(7, 2);
+  wrong.mutable_attach()->set_secret("not the secret!!");
+  ask_at(other, wrong);
+  ask_at(other, attach_of(8, 1));
+  world_.settle();
+  EXPECT_EQ(said_to(other), "7 error WRONG_SECRET; 8 error SESSION_EXPIRED");
+  // A later incarnation takes over; the earlier is told, and refused from then on.
+  ask_at(other, attach_of(7, 2));
+  world_.settle();
+  EXPECT_EQ(said_to(other), "7 attached");
+  EXPECT_EQ(said(), "7 ended TAKEN_OVER");
+  ask(attach_of(7, 1));
+  EXPECT_EQ(settled(), "7 error TAKEN_OVER");
+  // What it saw elsewhere is not known here: the cluster was restored.
+  v1::SessionRequest ahead = attach_of(7, 3);
+  ahead.mutable_attach()->mutable_place()->set_index(world_.index() + 1);
+  ask(ahead);
+  EXPECT_EQ(settled(), "7 error PLACE_UNKNOWN");
+}
+
+TEST_F(SessionsTest, OnesWaitInLineAndEachReleaseWakesTheNext) {
+  for (const int64_t session : {1, 2, 3}) open(session);
+  for (const int64_t session : {1, 2, 3}) ask(acquire_of(session, 1, "orders"));
+  EXPECT_EQ(settled(), "1#1 claimed orders@2+; 2#1 claimed orders@3; 3#1 claimed orders@4");
+  ask(release_of(1, 2, "orders", 2));
+  EXPECT_EQ(settled(), "1#2 released; 2 granted orders@3");
+  // Once more: it was done, and is not done again.
+  ask(release_of(1, 2, "orders", 2));
+  EXPECT_EQ(settled(), "1#2 released");
+  ask(release_of(1, 3, "orders", 2));
+  EXPECT_EQ(settled(), "1#3 was lost");
+  world_.expire(2);
+  EXPECT_EQ(said(), "2 ended EXPIRED; 3 granted orders@4");
+  EXPECT_EQ(world_.sessions().attached(), 2U);
+}
+
+TEST_F(SessionsTest, DeeperNamesAreOtherLocks) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "orders/42"));
+  ask(acquire_of(2, 1, "orders"));
+  EXPECT_EQ(settled(), "1#1 claimed orders/42@2+; 2#1 claimed orders@3+");
+  ask(acquire_of(2, 2, "orders/42"));
+  ask(acquire_of(1, 2, "orders"));
+  EXPECT_EQ(settled(), "2#2 claimed orders/42@4; 1#2 claimed orders@5");
+}
+
+TEST_F(SessionsTest, RecipesClientsStandInTheSameLine) {
+  open(1);
+  open(2);
+  world_.put("orders/abc");
+  ask(acquire_of(1, 1, "orders"));
+  EXPECT_EQ(settled(), "1#1 claimed orders@3");
+  world_.put("orders/def");
+  ask(acquire_of(2, 1, "orders"));
+  EXPECT_EQ(settled(), "2#1 claimed orders@5");
+  world_.erase("orders/abc");
+  EXPECT_EQ(said(), "1 granted orders@3");
+  ask(release_of(1, 2, "orders", 3));
+  EXPECT_EQ(settled(), "1#2 released");
+  world_.erase("orders/def");
+  EXPECT_EQ(said(), "2 granted orders@5");
+}
+
+TEST_F(SessionsTest, TryPutsNothingWhereItWouldBlock) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "orders", true));
+  EXPECT_EQ(settled(), "1#1 claimed orders@2+");
+  const Revision revision = world_.view().revision();
+  ask(acquire_of(2, 1, "orders", true));
+  EXPECT_EQ(settled(), "2#1 error WOULD_BLOCK");
+  EXPECT_EQ(world_.view().revision(), revision);
+  ask(acquire_of(1, 2, "orders", true));
+  EXPECT_EQ(settled(), "1#2 error ALREADY_HELD");
+  ask(acquire_of(1, 3, "orders"));
+  EXPECT_EQ(settled(), "1#3 error ALREADY_HELD");
+}
+
+TEST_F(SessionsTest, SomebodyWhoComesBetweenTheLookAndTheEntryOfATry) {
+  open(1);
+  ask(acquire_of(1, 1, "orders", true));
+  ASSERT_EQ(world_.writes_waiting(), 1U);
+  world_.put("orders/abc");
+  EXPECT_EQ(settled(), "1#1 error WOULD_BLOCK");
+  EXPECT_EQ(create_of("orders/1"), 0);
+}
+
+TEST_F(SessionsTest, AWaitThatIsOverLeavesNothing) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "orders"));
+  v1::SessionRequest request = acquire_of(2, 1, "orders");
+  request.mutable_acquire()->set_up_to_ms(500);
+  ask(request);
+  EXPECT_EQ(settled(), "1#1 claimed orders@2+; 2#1 claimed orders@3");
+  EXPECT_EQ(world_.sessions().next_deadline(), world_.now + milliseconds(500));
+  world_.now += milliseconds(500);
+  world_.sessions().tick(world_.now);
+  EXPECT_EQ(settled(), "2#1 error WOULD_BLOCK");
+  EXPECT_EQ(create_of("orders/2"), 0);
+  EXPECT_EQ(world_.sessions().waiters(), 0U);
+}
+
+TEST_F(SessionsTest, SeveralLocksAtOnce) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "b"));
+  world_.settle();
+  v1::SessionRequest both = acquire_of(2, 1, "a");
+  both.mutable_acquire()->add_names("b");
+  ask(both);
+  EXPECT_EQ(settled(), "1#1 claimed b@2+; 2#1 claimed a@3+ b@3");
+  ask(release_of(1, 2, "b", 2));
+  EXPECT_EQ(settled(), "1#2 released; 2 granted b@3");
+  both = acquire_of(2, 2, "c");
+  both.mutable_acquire()->add_names("d");
+  ask(both);
+  EXPECT_EQ(settled(), "2#2 error HOLDS_OTHERS");
+  both.mutable_acquire()->set_while_holding(true);
+  both.set_sequence(3);
+  ask(both);
+  EXPECT_EQ(settled(), "2#3 claimed c@5+ d@5+");
+  both.set_sequence(4);
+  both.mutable_acquire()->add_names("c");
+  ask(both);
+  EXPECT_EQ(settled(), "2#4 error INVALID_REQUEST");
+}
+
+TEST_F(SessionsTest, CancelTakesBackWhatWaitsAndWhatIsUnderWay) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "orders"));
+  ask(acquire_of(2, 1, "orders"));
+  EXPECT_EQ(settled(), "1#1 claimed orders@2+; 2#1 claimed orders@3");
+  ask(cancel_of(2, 2, 1, "orders"));
+  EXPECT_EQ(settled(), "2#1 error CANCELLED; 2#2 cancelled");
+  EXPECT_EQ(create_of("orders/2"), 0);
+  // Before its entry is applied.
+  ask(acquire_of(2, 3, "orders"));
+  ask(cancel_of(2, 4, 3, "orders"));
+  EXPECT_EQ(said(), "");
+  EXPECT_EQ(settled(), "2#3 error CANCELLED; 2#4 cancelled");
+  EXPECT_EQ(create_of("orders/2"), 0);
+  // Again: nothing more.
+  ask(cancel_of(2, 4, 3, "orders"));
+  EXPECT_EQ(settled(), "2#4 cancelled");
+  EXPECT_EQ(world_.sessions().waiters(), 0U);
+}
+
+// 1. An acquire is under way, and its server does not know any more what became of it. 2. It is cancelled. 3. Its entry
+// comes after all: it must do nothing.
+TEST_F(SessionsTest, WhatWasCancelledDoesNotHappenLater) {
+  open(1);
+  ask(acquire_of(1, 1, "orders"));
+  world_.delay_write();
+  EXPECT_EQ(said(), "1#1 error UNKNOWN_OUTCOME");
+  ask(cancel_of(1, 2, 1, "orders"));
+  EXPECT_EQ(settled(), "1#2 cancelled");
+  world_.apply_late();
+  EXPECT_EQ(create_of("orders/1"), 0);
+}
+
+// 1. A try is under way, its outcome unknown. 2. The client attaches anew and asks again; somebody else has the lock by
+// then, and a look says so. 3. That is told only once the first entry cannot do anything any more.
+TEST_F(SessionsTest, WhatWasRefusedDoesNotHappenLater) {
+  open(1);
+  ask(acquire_of(1, 1, "orders", true));
+  world_.delay_write();
+  world_.put("orders/abc");
+  ask(attach_of(1, 2));
+  v1::SessionRequest again = acquire_of(1, 1, "orders", true);
+  again.set_again(true);
+  world_.settle();
+  ask(again);
+  EXPECT_EQ(settled(), "1#1 error UNKNOWN_OUTCOME; 1 attached; 1#1 error WOULD_BLOCK");
+  world_.erase("orders/abc");
+  world_.apply_late();
+  EXPECT_EQ(create_of("orders/1"), 0);
+}
+
+TEST_F(SessionsTest, ARepeatedAcquireIsAnsweredFromTheState) {
+  open(1);
+  ask(acquire_of(1, 1, "orders"));
+  EXPECT_EQ(settled(), "1#1 claimed orders@2+");
+  const StreamId other = world_.sessions().open_stream();
+  ask_at(other, attach_of(1, 2));
+  world_.settle();
+  EXPECT_EQ(said_to(other), "1 attached orders@2+");
+  v1::SessionRequest again = acquire_of(1, 1, "orders");
+  again.set_again(true);
+  ask_at(other, again);
+  world_.settle();
+  EXPECT_EQ(said_to(other), "1#1 claimed orders@2+");
+  world_.erase("orders/1");
+  ask_at(other, again);
+  world_.settle();
+  EXPECT_EQ(said_to(other), "1 lost orders@2 DELETED; 1#1 error CLAIM_LOST");
+}
+
+TEST_F(SessionsTest, AStreamThatEndsLeavesAllAsItIs) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "orders"));
+  ask(acquire_of(2, 1, "orders"));
+  world_.settle();
+  world_.sessions().close_stream(stream_);
+  EXPECT_EQ(world_.sessions().attached(), 0U);
+  EXPECT_EQ(world_.sessions().waiters(), 0U);
+  world_.erase("orders/1");
+  stream_ = world_.sessions().open_stream();
+  ask(attach_of(2, 2));
+  ask(attach_of(1, 2));
+  EXPECT_EQ(settled(), "2 attached orders@3+; 1 attached");
+}
+
+TEST_F(SessionsTest, WhoIsGoneIsWithdrawn) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "orders"));
+  ask(acquire_of(2, 1, "orders"));
+  world_.settle();
+  world_.sessions().withdraw(world_.now, stream_, SessionId(2), 1);
+  world_.settle();
+  EXPECT_EQ(create_of("orders/2"), 0);
+  // Its entry is under way when its stream ends; and once more, with an outcome nobody knows.
+  for (const bool knows : {true, false}) {
+    ask(acquire_of(2, knows ? 2 : 3, "orders"));
+    world_.sessions().withdraw(world_.now, stream_, SessionId(2), knows ? 2 : 3);
+    if (!knows) world_.delay_write();
+    world_.settle();
+    world_.apply_late();
+    world_.settle();
+    EXPECT_EQ(create_of("orders/2"), 0);
+  }
+  EXPECT_EQ(world_.sessions().waiters(), 0U);
+}
+
+TEST_F(SessionsTest, ClosingEndsAllInOneRevision) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "a"));
+  ask(acquire_of(1, 2, "b"));
+  ask(acquire_of(2, 1, "a"));
+  world_.settle();
+  (void)said();
+  const Revision before = world_.view().revision();
+  v1::SessionRequest close = operation_of(1, 0);
+  close.mutable_close();
+  ask(close);
+  EXPECT_EQ(settled(), "1 ended CLOSED; 1 closed; 2 granted a@4");
+  EXPECT_EQ(world_.view().revision().value(), before.value() + 1);
+}
+
+TEST_F(SessionsTest, KeepAlivesOfAllInOneMessage) {
+  for (const int64_t session : {1, 2, 3}) open(session);
+  v1::SessionRequest keep;
+  keep.mutable_keep_alive()->set_id(5);
+  ask(keep);
+  EXPECT_EQ(settled(), "0 kept 5 gone 0 failed 0");
+  keep.mutable_keep_alive()->add_sessions(2);
+  keep.mutable_keep_alive()->add_sessions(4);
+  ask(keep);
+  EXPECT_EQ(settled(), "0 kept 5 gone 0 failed 1");
+}
+
+TEST_F(SessionsTest, AnOwnerIsAskedAndForced) {
+  open(1);
+  ask(acquire_of(1, 1, "orders"));
+  EXPECT_EQ(settled(), "1#1 claimed orders@2+");
+  const std::string record = request_record_key("orders/1");
+  CommandBuilder request;
+  request.if_created("orders/1", Revision(2))
+      .put_record(record, encode(RequestRecord{.token = 2, .note = "soon"}), LeaseId(1));
+  world_.apply({.kind = keyspace::CommandKind::kInternal}, request.build());
+  EXPECT_EQ(said(), "1 asked for orders@2 soon");
+  ask(attach_of(1, 2));
+  EXPECT_EQ(settled(), "1 attached orders@2+; 1 asked for orders@2 soon");
+  CommandBuilder force;
+  force.if_created("orders/1", Revision(2))
+      .put_record(record, encode(RequestRecord{.token = 2, .forced = true, .note = "now"}), LeaseId(1))
+      .erase("orders/1");
+  world_.apply({.kind = keyspace::CommandKind::kInternal}, force.build());
+  EXPECT_EQ(said(), "1 lost orders@2 FORCED now");
+}
+
+// ---- The delay after an owner that was lost ----
+
+TEST_F(SessionsTest, AnOwnersClaimLingersAndAWaitersDoesNot) {
+  for (const int64_t session : {1, 2, 3}) open(session);
+  for (const int64_t session : {1, 2}) {
+    v1::SessionRequest request = acquire_of(session, 1, "orders");
+    request.mutable_acquire()->set_lock_delay_ms(5000);
+    ask(request);
+  }
+  ask(acquire_of(3, 1, "orders"));
+  EXPECT_EQ(settled(), "1#1 claimed orders@2+; 2#1 claimed orders@3; 3#1 claimed orders@4");
+  EXPECT_FALSE(may_linger(world_.view(), LeaseId(3)));
+  EXPECT_TRUE(may_linger(world_.view(), LeaseId(2)));
+  EXPECT_FALSE(encode_lingering_end(world_.view(), LeaseId(2)));  // it waits: it goes at once
+  const auto body = encode_lingering_end(world_.view(), LeaseId(1));
+  ASSERT_TRUE(body);
+  world_.apply({.kind = keyspace::CommandKind::kInternal, .term = Term(1), .lease = LeaseId(1)}, *body);
+  EXPECT_EQ(said(), "1 ended EXPIRED");
+  const auto claim = world_.view().get("orders/1");
+  ASSERT_TRUE(claim);
+  EXPECT_EQ(claim->create.value(), 2);
+  EXPECT_EQ(world_.view().lease(claim->lease)->ttl_ms, 5000);
+  EXPECT_FALSE(world_.view().lease(LeaseId(1)));
+  world_.expire(claim->lease.value());
+  EXPECT_EQ(said(), "2 granted orders@3");
+}
+
+// The owner before it goes between the leader's look and its entry: it has the lock by then, and its end is decided
+// anew.
+TEST_F(SessionsTest, AWaiterThatBecameOwnerIsNotEndedAsOne) {
+  for (const int64_t session : {1, 2}) open(session);
+  ask(acquire_of(1, 1, "a"));
+  for (const std::string name : {"a", "b"}) {
+    v1::SessionRequest request = acquire_of(2, name == "a" ? 1 : 2, name);
+    request.mutable_acquire()->set_lock_delay_ms(5000);
+    ask(request);
+  }
+  world_.settle();
+  const auto body = encode_lingering_end(world_.view(), LeaseId(2));
+  ASSERT_TRUE(body);
+  world_.erase("a/1");
+  world_.apply({.kind = keyspace::CommandKind::kInternal, .term = Term(1), .lease = LeaseId(2)}, *body);
+  EXPECT_TRUE(world_.view().lease(LeaseId(2)));
+  const auto again = encode_lingering_end(world_.view(), LeaseId(2));
+  world_.apply({.kind = keyspace::CommandKind::kInternal, .term = Term(1), .lease = LeaseId(2)}, *again);
+  EXPECT_FALSE(world_.view().lease(LeaseId(2)));
+  EXPECT_NE(create_of("a/2"), 0);
+  EXPECT_NE(create_of("b/2"), 0);
+}
+
+// ---- Elections ----
+
+class SessionElectionsTest : public SessionsTest {
+ protected:
+  SessionElectionsTest() { world_.sessions().set_leading(Term(1)); }
+};
+
+TEST_F(SessionElectionsTest, TheBestCandidateIsElected) {
+  for (const int64_t session : {1, 2, 3, 4}) open(session);
+  ask(campaign_of(1, 1, "boss", 0));
+  EXPECT_EQ(settled(), "1#1 claimed boss@0; 1 granted boss@2");
+  ask(campaign_of(2, 1, "boss", 0));
+  ask(campaign_of(3, 1, "boss", 5));
+  ask(campaign_of(4, 1, "boss", 5));
+  EXPECT_EQ(settled(), "2#1 claimed boss@0; 3#1 claimed boss@0; 4#1 claimed boss@0");
+  // From the same revision on: no vacancy between.
+  const Revision before = world_.view().revision();
+  ask(resign_of(1, 2, "boss", 2));
+  EXPECT_EQ(settled(), "1#2 released; 3 granted boss@3");
+  EXPECT_EQ(world_.view().revision().value(), before.value() + 1);
+  EXPECT_EQ(world_.view().get("boss/3")->value, "v3");
+  world_.expire(3);
+  EXPECT_EQ(settled(), "3 ended EXPIRED; 4 granted boss@5");
+  ask(cancel_of(2, 2, 1, "boss"));
+  EXPECT_EQ(settled(), "2#1 error CANCELLED; 2#2 cancelled");
+  ask(resign_of(4, 2, "boss", 5));
+  EXPECT_EQ(settled(), "4#2 released");
+  EXPECT_EQ(world_.view().count(keyspace::KeyRange::of("boss/", "boss0")), 0);
+}
+
+TEST_F(SessionElectionsTest, OnlyTheLeaderDecidesAndOnlyInItsTerm) {
+  world_.sessions().set_leading(Term());
+  open(1);
+  ask(campaign_of(1, 1, "boss", 0));
+  EXPECT_EQ(settled(), "1#1 claimed boss@0");
+  world_.sessions().set_leading(Term(1));
+  world_.sessions().work(world_.now);
+  ASSERT_EQ(world_.writes_waiting(), 1U);
+  world_.term = 2;
+  EXPECT_EQ(world_.step(), true);  // of a term that is over
+  EXPECT_EQ(create_of("boss/1"), 0);
+  world_.sessions().set_leading(Term(2));
+  EXPECT_EQ(settled(), "1 granted boss@2");
+}
+
+TEST_F(SessionElectionsTest, RecipesCandidatesAreNotPassedOver) {
+  for (const int64_t session : {1, 2}) open(session);
+  world_.put("boss/abc");
+  ask(campaign_of(1, 1, "boss", 0));
+  ask(campaign_of(2, 1, "boss", 9));
+  // The first to come was bound to its place before the better one came; that one waits outside.
+  EXPECT_EQ(settled(), "1#1 claimed boss@0; 2#1 claimed boss@0");
+  EXPECT_EQ(create_of("boss/1"), 3);
+  EXPECT_EQ(create_of("boss/2"), 0);
+  world_.put("boss/def");
+  world_.erase("boss/abc");
+  EXPECT_EQ(settled(), "1 granted boss@3");
+  // Behind the other's claim now, in line itself.
+  EXPECT_EQ(create_of("boss/2"), 6);
+  ask(transfer_of(1, 2, "boss", 3, 2));
+  EXPECT_EQ(settled(), "1#2 error FOREIGN_WAITERS");
+  ask(resign_of(1, 3, "boss", 3));
+  EXPECT_EQ(settled(), "1#3 released");
+  world_.erase("boss/def");
+  EXPECT_EQ(settled(), "2 granted boss@6");
+}
+
+TEST_F(SessionElectionsTest, TransferToACandidateAndToNobodyElse) {
+  for (const int64_t session : {1, 2, 3}) open(session);
+  ask(campaign_of(1, 1, "boss", 0));
+  ask(campaign_of(2, 1, "boss", 7));
+  ask(campaign_of(3, 1, "boss", 0));
+  (void)settled();
+  const int64_t token = create_of("boss/1");
+  ASSERT_NE(token, 0);
+  ask(transfer_of(1, 2, "boss", token, 9));
+  EXPECT_EQ(settled(), "1#2 error NO_CANDIDATE");
+  ask(transfer_of(1, 3, "boss", token + 1, 3));
+  EXPECT_EQ(settled(), "1#3 error NOT_OWNER");
+  ask(transfer_of(2, 2, "boss", token, 3));
+  EXPECT_EQ(settled(), "2#2 error NOT_OWNER");
+  ask(transfer_of(1, 4, "boss", token, 3));
+  EXPECT_EQ(settled(), fmt::format("1#4 released; 3 granted boss@{}", token + 1));
+  ask(transfer_of(1, 4, "boss", token, 3));  // repeated
+  EXPECT_EQ(settled(), "1#4 released");
+  EXPECT_EQ(create_of("boss/1"), 0);
+}
+
+TEST_F(SessionElectionsTest, ProclaimChangesTheValueOfWhoLeads) {
+  for (const int64_t session : {1, 2}) open(session);
+  ask(campaign_of(1, 1, "boss", 0));
+  ask(campaign_of(2, 1, "boss", 0));
+  (void)settled();
+  v1::SessionRequest proclaim = operation_of(1, 2);
+  proclaim.mutable_proclaim()->set_name("boss");
+  proclaim.mutable_proclaim()->set_token(2);
+  proclaim.mutable_proclaim()->set_value("other");
+  ask(proclaim);
+  EXPECT_EQ(settled(), "1#2 proclaimed 3");
+  EXPECT_EQ(world_.view().get("boss/1")->value, "other");
+  EXPECT_EQ(create_of("boss/1"), 2);
+  proclaim.set_session(2);
+  ask(proclaim);
+  EXPECT_EQ(settled(), "2#2 error NOT_OWNER");
+}
+
+TEST_F(SessionElectionsTest, ObserversSeeLeadersInOrderAndVacancies) {
+  for (const int64_t session : {1, 2}) open(session);
+  v1::SessionRequest observe;
+  observe.mutable_observe()->set_name("boss");
+  const StreamId watcher = world_.sessions().open_stream();
+  ask_at(watcher, observe);
+  world_.settle();
+  EXPECT_EQ(said_to(watcher), "0 leads boss@0 ");
+  ask(campaign_of(1, 1, "boss", 0));
+  (void)settled();
+  EXPECT_EQ(said_to(watcher), "0 leads boss@2 v1");
+  world_.put("boss/1", LeaseId(1), "new");
+  EXPECT_EQ(said_to(watcher), "0 leads boss@2 new");
+  world_.expire(1);
+  EXPECT_EQ(said_to(watcher), "0 leads boss@0 ");
+  ask(campaign_of(2, 1, "boss", 0));
+  (void)settled();
+  EXPECT_EQ(said_to(watcher), "0 leads boss@5 v2");
+  // Taken up again where it was, and where it was not.
+  const StreamId again = world_.sessions().open_stream();
+  observe.mutable_observe()->set_token(5);
+  observe.mutable_observe()->set_mod_revision(5);
+  ask_at(again, observe);
+  observe.mutable_observe()->set_token(2);
+  observe.mutable_observe()->set_mod_revision(3);
+  ask_at(again, observe);
+  world_.settle();
+  EXPECT_EQ(said_to(again), "0 leads boss@5 v2; 0 leads boss@5 v2 skipped");
+}
+
+// Two terms that end in one entry are two revisions: who led between them is not seen, and that is said.
+TEST_F(SessionElectionsTest, ObserversAreToldWhatTheyMissed) {
+  v1::SessionRequest observe;
+  observe.mutable_observe()->set_name("boss");
+  ask(observe);
+  (void)settled();
+  world_.apply({.kind = keyspace::CommandKind::kLeaseGrant, .lease = LeaseId(21), .ttl_ms = 1000}, "");
+  world_.apply({.kind = keyspace::CommandKind::kLeaseGrant, .lease = LeaseId(22), .ttl_ms = 1000}, "");
+  world_.put("boss/15", LeaseId(21));
+  world_.put("boss/16", LeaseId(22));
+  EXPECT_EQ(said(), "0 leads boss@2 ");
+  std::string body;
+  keyspace::encode_expire({LeaseId(21), LeaseId(22)}, body);
+  world_.apply({.kind = keyspace::CommandKind::kLeaseExpire, .term = Term(1)}, body);
+  EXPECT_EQ(said(), "0 leads boss@0  skipped");
+}
+
+TEST_F(SessionElectionsTest, AReplacedStateBeginsAnew) {
+  open(1);
+  ask(campaign_of(1, 1, "boss", 0));
+  (void)settled();
+  world_.sessions().on_state_replaced(world_.now);
+  EXPECT_EQ(settled(), "1 ended MOVED");
+  ask(attach_of(1, 2));
+  EXPECT_EQ(settled(), "1 attached boss@2+");
+}
+
+// ---- Bad input ----
+
+TEST_F(SessionsTest, BadNamesAndSizesAreRefusedBeforeTheLog) {
+  open(1);
+  const uint64_t index = world_.index();
+  uint64_t sequence = 0;
+  for (const std::string& name : {std::string(), std::string(513, 'n'), std::string("a\0b", 3), std::string("\xff"),
+                                  std::string("/.conclave/x")}) {
+    ask(acquire_of(1, ++sequence, name));
+    EXPECT_EQ(settled(), fmt::format("1#{} error INVALID_NAME", sequence));
+  }
+  v1::SessionRequest request = acquire_of(1, ++sequence, "orders");
+  request.mutable_acquire()->set_note(std::string(257, 'n'));
+  ask(request);
+  request = acquire_of(1, ++sequence, "orders");
+  request.mutable_acquire()->set_lock_delay_ms(60'001);
+  ask(request);
+  request = campaign_of(1, ++sequence, "orders", 0);
+  request.mutable_campaign()->set_value(std::string(65'537, 'v'));
+  ask(request);
+  ask(acquire_of(1, 0, "orders"));
+  ++sequence;
+  ask(cancel_of(1, sequence, sequence, "orders"));
+  ask(operation_of(1, ++sequence));
+  EXPECT_EQ(settled(),
+            "1#6 error INVALID_REQUEST; 1#7 error INVALID_REQUEST; 1#8 error INVALID_REQUEST; 1 error INVALID_REQUEST; "
+            "1#9 error INVALID_REQUEST; 1#10 error INVALID_REQUEST");
+  EXPECT_EQ(world_.index(), index);
+}
+
+TEST_F(SessionsTest, TooManyUnderWayAreRefused) {
+  open(1);
+  for (uint64_t sequence = 1; sequence <= 64; ++sequence) ask(acquire_of(1, sequence, fmt::format("n{}", sequence)));
+  EXPECT_EQ(said(), "");
+  ask(acquire_of(1, 65, "n65"));
+  EXPECT_EQ(said(), "1#65 error OVERLOADED");
+}
+
+TEST(ClaimRecord, RecordsAreReadBackAndOthersRefused) {
+  ClaimRecord claim{.kind = ClaimKind::kElection, .lock_delay_ms = 60'000, .note = "n"};
+  ClaimRecord claim_back;
+  ASSERT_TRUE(decode(encode(claim), claim_back));
+  EXPECT_EQ(claim, claim_back);
+  for (const int32_t priority : {0, 1, -1, INT32_MAX, INT32_MIN}) {
+    const CandidateRecord candidate{.priority = priority, .value = "v"};
+    CandidateRecord back;
+    ASSERT_TRUE(decode(encode(candidate), back));
+    EXPECT_EQ(candidate, back);
+  }
+  const RequestRecord request{.token = 9, .forced = true, .note = "x"};
+  RequestRecord request_back;
+  ASSERT_TRUE(decode(encode(request), request_back));
+  EXPECT_EQ(request, request_back);
+  for (const std::string& bad : {std::string(), std::string("\x02"), encode(claim) + "x", encode(claim).substr(0, 3)}) {
+    EXPECT_FALSE(decode(bad, claim_back));
+    CandidateRecord candidate;
+    EXPECT_FALSE(decode(bad, candidate));
+    EXPECT_FALSE(decode(bad, request_back));
+  }
+  std::string name;
+  SessionId session;
+  ASSERT_TRUE(decode_candidate_key(candidate_record_key("a/b", SessionId(0x7f)), name, session));
+  EXPECT_EQ(name, "a/b");
+  EXPECT_EQ(session, SessionId(0x7f));
+  for (const std::string& bad :
+       {std::string("candidate/"), std::string("candidate/a\0", 12), std::string("candidate/a"),
+        std::string("candidate/a\0zz", 14), std::string("claim/a\0001", 9)}) {
+    EXPECT_FALSE(decode_candidate_key(bad, name, session)) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace conclave::layers
