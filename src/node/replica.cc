@@ -6,6 +6,8 @@
 
 #include "base/assert.h"
 #include "base/mark.h"
+#include "keyspace/interface.h"
+#include "layers/session_end.h"
 #include "raft/codec.h"
 
 namespace conclave::node {
@@ -19,6 +21,9 @@ constexpr Duration kCommitMark = std::chrono::milliseconds(100);
 constexpr Duration kHistoryCheck = std::chrono::seconds(1);
 // Ends of leases that consensus did not take are proposed again after this: while it hands over, it takes none.
 constexpr Duration kExpiryRetry = std::chrono::milliseconds(10);
+// Ends of sessions with delayed locks in one turn, each some ten microseconds; and when the next are looked at.
+constexpr size_t kLingeringEndsPerTurn = 64;
+constexpr Duration kLingeringRetry = std::chrono::milliseconds(1);
 // Leases of a new leader are walked in pieces of this many.
 constexpr size_t kLeasesPerStep = 4096;
 
@@ -288,6 +293,11 @@ void Replica::finish_entry(Instant now, const Entry& entry) {
       for (const LeaseId id : effects.leases_started) {
         if (const auto lease = keyspace_->lease(id)) lease_clock_.start(id, lease->ttl_ms, now);
       }
+      const keyspace::Reply& reply = keyspace_->reply();
+      if (reply.error == keyspace::ErrorId::kGuardFailed && reply.header.lease.is_set()) {
+        REACHED(lingering_end_again);
+        lease_clock_.give_back({reply.header.lease});
+      }
     }
     const bool has_records = !effects.records.empty();
     resolve(keyspace_->reply());
@@ -349,20 +359,57 @@ void Replica::expire_leases(Instant now) {
   expiry_armed_ = false;
   due_.clear();
   lease_clock_.take_due(now, keyspace::kExpireLeasesMax, due_);
+  end_lingering(now, due_);
   if (due_.empty()) return;
   std::string body;
   keyspace::encode_expire(due_, body);
-  const SharedBytes command =
-      keyspace::encode_command({.kind = keyspace::CommandKind::kLeaseExpire, .term = raft_.status().term}, body);
+  if (propose_end(now, {.kind = keyspace::CommandKind::kLeaseExpire, .term = raft_.status().term}, body)) {
+    counters_.leases_expired += due_.size();
+  } else {
+    lease_clock_.give_back(due_);
+  }
+}
+
+bool Replica::propose_end(Instant now, const keyspace::CommandHeader& header, ByteView body) {
+  const SharedBytes command = keyspace::encode_command(header, body);
   step(now, raft::Propose{.commands = {&command, 1}});
   if (output_.proposal->refusal != raft::Refusal::kNone) {
     REACHED(lease_ends_not_taken);
-    lease_clock_.give_back(due_);
     expiry_not_before_ = now + kExpiryRetry;
-  } else {
-    note_proposed(command.size());
-    counters_.leases_expired += due_.size();
+    return false;
   }
+  note_proposed(command.size());
+  return true;
+}
+
+// Sessions whose locks have a delay end by a command each (layers/session_end.h); they are taken out of `due`. The
+// command names the lease, so that the clock counts on should its guards fail.
+void Replica::end_lingering(Instant now, std::vector<LeaseId>& due) {
+  const keyspace::KeyspaceView view(*keyspace_);
+  std::vector<LeaseId> later;
+  size_t ended = 0;
+  std::erase_if(due, [&](LeaseId lease) {
+    if (!layers::may_linger(view, lease)) return false;
+    // Keys are not looked at in the middle of a large command.
+    if (keyspace_->is_busy() || ended == kLingeringEndsPerTurn) {
+      later.push_back(lease);
+      return true;
+    }
+    const std::optional<std::string> body = layers::encode_lingering_end(view, lease);
+    if (!body) return false;
+    const keyspace::CommandHeader header{
+        .kind = keyspace::CommandKind::kInternal, .term = raft_.status().term, .lease = lease};
+    if (propose_end(now, header, *body)) {
+      ++ended;
+      ++counters_.leases_expired;
+    } else {
+      later.push_back(lease);
+    }
+    return true;
+  });
+  if (later.empty()) return;
+  lease_clock_.give_back(later);
+  expiry_not_before_ = std::max(expiry_not_before_, now + kLingeringRetry);
 }
 
 // ---- History ----

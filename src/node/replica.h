@@ -116,8 +116,8 @@ struct ReplicaOptions {
   Duration forward_retry = std::chrono::milliseconds(500);
   // Entries applied in one turn, and commands proposed: about 2 ms of small ones.
   uint32_t entries_per_turn = 2048;
-  // Bytes of commands in one write of the log, but for a single larger one: a write must fit into a segment, and what is
-  // written behind it waits for it.
+  // Bytes of commands in one write of the log, but for a single larger one: a write must fit into a segment, and what
+  // is written behind it waits for it.
   size_t batch_bytes_max = size_t{1} << 20;
   // Reads made ready in one turn; each looks for a key or begins a walk.
   uint32_t reads_per_turn = 2048;
@@ -197,6 +197,8 @@ class Replica {
   [[nodiscard]] keyspace::Keyspace& keyspace() { return *keyspace_; }
   [[nodiscard]] const keyspace::Keyspace& keyspace() const { return *keyspace_; }
   [[nodiscard]] LogIndex applied() const { return applied_; }
+  // Of the newest entry applied.
+  [[nodiscard]] Term applied_term() const { return applied_term_; }
   [[nodiscard]] const LeaseClock& lease_clock() const { return lease_clock_; }
   [[nodiscard]] const ReplicaCounters& counters() const { return counters_; }
   // The cluster's, as applied.
@@ -299,6 +301,8 @@ class Replica {
   void flush_round(Instant now);
   void forward_keep_alives(Instant now);
   void expire_leases(Instant now);
+  [[nodiscard]] bool propose_end(Instant now, const keyspace::CommandHeader& header, ByteView body);
+  void end_lingering(Instant now, std::vector<LeaseId>& due);
   void on_round(Instant now, const raft::ReadResult& result);
   void retry_rounds(Instant now);
   void look_again(Instant now);
