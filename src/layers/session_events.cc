@@ -308,6 +308,7 @@ void Sessions::Impl::on_state_replaced(Instant) {
   REACHED(sessions_state_replaced);
   std::vector<SessionId> all;
   for (const auto& [id, session] : sessions_) all.push_back(id);
+  std::sort(all.begin(), all.end());
   for (const SessionId id : all) end_session(id, v1::SessionEnded::MOVED);
   std::set<std::string> names;
   for (const auto& [name, observed] : observed_) names.insert(name);

@@ -148,7 +148,7 @@ void Sessions::Impl::operate(Instant now, StreamId stream, const v1::SessionRequ
     return;
   }
   Operation& operation = session.operations[sequence];
-  operation.request = request;
+  operation.request = std::make_unique<v1::SessionRequest>(request);
   operation.stream = stream;
   operation.names = std::move(names);
   if (request.has_acquire() && request.acquire().up_to_ms() > 0) {
@@ -167,7 +167,7 @@ void Sessions::Impl::run(Instant now, SessionId id, uint64_t sequence) {
   if (at == found->second.operations.end()) return;
   Operation& operation = at->second;
   using What = v1::SessionRequest::WhatCase;
-  const v1::SessionRequest& request = operation.request;
+  const v1::SessionRequest& request = *operation.request;
   const What what = request.what_case();
   const bool looks = what == What::kTransfer || what == What::kResign || what == What::kProclaim ||
                      (what == What::kAcquire && request.acquire().try_());
@@ -232,7 +232,7 @@ void Sessions::Impl::look_first(SessionId id, uint64_t sequence, Operation& oper
 // A refusal that no entry of the log says: told at once, or, of what may be under way elsewhere, once it cannot happen.
 void Sessions::Impl::refuse_by_look(Instant now, SessionId id, uint64_t sequence, Operation& operation,
                                     Refusal refusal) {
-  if (!operation.request.again()) {
+  if (!operation.request->again()) {
     fail(now, id, sequence, refusal.code, refusal.reason, refusal.message);
     return;
   }
@@ -244,7 +244,7 @@ void Sessions::Impl::refuse_by_look(Instant now, SessionId id, uint64_t sequence
 // ---- Acquire ----
 
 void Sessions::Impl::run_acquire(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation) {
-  const v1::Acquire& acquire = operation.request.acquire();
+  const v1::Acquire& acquire = operation.request->acquire();
   const keyspace::View& view = world_.view();
   const LeaseId lease = lease_of(id);
   if (operation.names.size() > 1 && !acquire.while_holding()) {
@@ -301,7 +301,7 @@ void Sessions::Impl::run_acquire(Instant now, SessionId id, Session& session, ui
 // Its entry was applied, now or before: what stands of it is in the state.
 void Sessions::Impl::on_acquired(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation) {
   const keyspace::View& view = world_.view();
-  const bool campaigns = operation.request.has_campaign();
+  const bool campaigns = operation.request->has_campaign();
   v1::SessionResponse out = response(id, sequence);
   bool waits = false;
   bool stands = false;
@@ -339,7 +339,7 @@ void Sessions::Impl::on_acquired(Instant now, SessionId id, Session& session, ui
     return;
   }
   operation.stage = Operation::Stage::kAnswered;
-  operation.request.Clear();
+  operation.request.reset();
   operation.is_campaign = campaigns;
   if (operation.deadline != kNever) waits_.insert({operation.deadline, {id, sequence}});
   send(operation.stream, std::move(out));
@@ -365,7 +365,7 @@ void Sessions::Impl::track(SessionId id, Session& session, const std::string& na
 // ---- Cancel ----
 
 void Sessions::Impl::run_cancel(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation) {
-  const uint64_t target = operation.request.cancel().operation();
+  const uint64_t target = operation.request->cancel().operation();
   const auto found = session.operations.find(target);
   if (found != session.operations.end()) {
     Operation& cancelled = found->second;
@@ -422,7 +422,7 @@ void Sessions::Impl::leave(Instant now, SessionId id, uint64_t sequence) {
 void Sessions::Impl::run_campaign(SessionId id, uint64_t sequence, Operation& operation) {
   const std::string& name = operation.names[0];
   const std::string record = candidate_record_key(name, id);
-  const v1::Campaign& campaign = operation.request.campaign();
+  const v1::Campaign& campaign = operation.request->campaign();
   CommandBuilder command;
   command.if_created(claim_key(name, lease_of(id)), Revision())
       .if_record_at(record, LogIndex())
@@ -432,7 +432,7 @@ void Sessions::Impl::run_campaign(SessionId id, uint64_t sequence, Operation& op
 }
 
 void Sessions::Impl::run_proclaim(Instant now, SessionId id, uint64_t sequence, Operation& operation) {
-  const v1::Proclaim& proclaim = operation.request.proclaim();
+  const v1::Proclaim& proclaim = operation.request->proclaim();
   const std::string& name = operation.names[0];
   const std::string key = claim_key(name, lease_of(id));
   const std::string prefix = claim_prefix(name);
@@ -457,8 +457,8 @@ void Sessions::Impl::run_resign(Instant now, SessionId id, uint64_t sequence, Op
   const keyspace::View& view = world_.view();
   const std::string& name = operation.names[0];
   const std::string key = claim_key(name, lease_of(id));
-  const bool transfers = operation.request.has_transfer();
-  const Revision token(transfers ? operation.request.transfer().token() : operation.request.resign().token());
+  const bool transfers = operation.request->has_transfer();
+  const Revision token(transfers ? operation.request->transfer().token() : operation.request->resign().token());
   CommandBuilder command;
   command.if_created(key, token).erase(key);
   const std::string record = claim_record_key(key);
@@ -471,7 +471,7 @@ void Sessions::Impl::run_resign(Instant now, SessionId id, uint64_t sequence, Op
   if (leads && !was_done && line.claims == 1) {
     std::optional<Candidate> next;
     if (transfers) {
-      const SessionId to(static_cast<uint64_t>(operation.request.transfer().to()));
+      const SessionId to(static_cast<uint64_t>(operation.request->transfer().to()));
       const keyspace::Record* candidate = view.record(candidate_record_key(name, to));
       CandidateRecord decoded;
       if (candidate != nullptr && decode(candidate->value, decoded)) {
@@ -563,7 +563,7 @@ void Sessions::Impl::on_operation_written(Instant now, const Pending& pending, c
 
 void Sessions::Impl::on_done(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation,
                              bool repeated) {
-  const v1::SessionRequest& request = operation.request;
+  const v1::SessionRequest& request = *operation.request;
   v1::SessionResponse out = response(id, sequence);
   if (repeated) REACHED(session_operation_repeated);
   switch (request.what_case()) {
@@ -609,7 +609,7 @@ void Sessions::Impl::on_cancelled(Instant now, SessionId id, Session& session, u
 
 void Sessions::Impl::on_guard_failed(Instant now, SessionId id, Session& session, uint64_t sequence,
                                      Operation& operation, const Reply& reply) {
-  const v1::SessionRequest& request = operation.request;
+  const v1::SessionRequest& request = *operation.request;
   switch (request.what_case()) {
     case v1::SessionRequest::kAcquire:
     case v1::SessionRequest::kCampaign: {

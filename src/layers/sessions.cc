@@ -100,7 +100,7 @@ void Sessions::Impl::close_stream(StreamId id) {
   const Stream stream = std::move(found->second);
   streams_.erase(found);
   for (const SessionId session : stream.sessions) {
-    sessions_.at(session).streams.erase(id);
+    std::erase(sessions_.at(session).streams, id);
     drop_if_idle(session);
   }
 }
@@ -312,7 +312,7 @@ Sessions::Impl::Session* Sessions::Impl::speak_for(StreamId id, SessionId sessio
   }
   Session& session = sessions_[session_id];
   if (session.incarnation < incarnation) {
-    for (const StreamId other : std::set<StreamId>(session.streams)) {
+    for (const StreamId other : std::vector(session.streams)) {
       if (other == id) continue;
       REACHED(session_taken_over);
       v1::SessionResponse out = response(session_id, 0);
@@ -320,11 +320,13 @@ Sessions::Impl::Session* Sessions::Impl::speak_for(StreamId id, SessionId sessio
       send(other, std::move(out));
       stop_observing(other, session_id);
       streams_.at(other).sessions.erase(session_id);
-      session.streams.erase(other);
+      std::erase(session.streams, other);
     }
   }
   session.incarnation = incarnation;
-  session.streams.insert(id);
+  if (std::find(session.streams.begin(), session.streams.end(), id) == session.streams.end()) {
+    session.streams.push_back(id);
+  }
   stream->second.sessions.insert(session_id);
   return &session;
 }
@@ -377,7 +379,7 @@ void Sessions::Impl::close(StreamId id, SessionId session) {
 void Sessions::Impl::detach(StreamId id, SessionId session) {
   stop_observing(id, session);
   streams_.at(id).sessions.erase(session);
-  sessions_.at(session).streams.erase(id);
+  std::erase(sessions_.at(session).streams, id);
   drop_if_idle(session);
 }
 

@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -77,7 +78,7 @@ class Sessions::Impl {
   };
 
   struct Operation {
-    v1::SessionRequest request;
+    std::unique_ptr<v1::SessionRequest> request;  // kept until it is answered
     StreamId stream = 0;
     enum class Stage : uint8_t {
       kSettle,    // for the state to be looked at
@@ -103,7 +104,7 @@ class Sessions::Impl {
 
   struct Session {
     uint64_t incarnation = 0;
-    std::set<StreamId> streams;
+    std::vector<StreamId> streams;             // mostly one
     std::map<std::string, Claim> claims;       // by name
     std::map<uint64_t, Operation> operations;  // by sequence
     bool listed = false;                       // claims are all it has
@@ -241,7 +242,7 @@ class Sessions::Impl {
   SessionsWorld& world_;
   std::map<StreamId, Stream> streams_;
   StreamId last_stream_ = 0;
-  std::map<SessionId, Session> sessions_;
+  std::unordered_map<SessionId, Session> sessions_;  // never walked but to end all
   std::map<Ticket, Pending> pending_;
   Ticket last_ticket_ = 0;
   std::map<uint64_t, KeepAlive> keep_alives_;
