@@ -116,7 +116,8 @@ class SessionCore::Impl {
   void send(Operation& operation);
   void trust(Instant now, Instant sent);
   void set_state(SessionState state, std::string reason);
-  void expire(std::string reason);
+  // `is_applied`: a server whose state is without the session says so.
+  void expire(std::string reason, bool is_applied = true);
   void end(Instant now, OperationId id, Outcome outcome, std::string reason = {}, std::string message = {},
            bool was_held = false);
   void tell_end(Operation& operation, OperationEnded ended);
@@ -217,7 +218,8 @@ void SessionCore::Impl::on_kept(Instant now, Instant sent, Kept kept) {
       trust(now, sent);
       return;
     case Kept::kGone:
-      expire("SESSION_EXPIRED");
+      // Its end is proposed at least; what it has stands until that is applied.
+      expire("SESSION_EXPIRED", false);
       return;
     case Kept::kFailed:
       keep_alive_at_ = std::min(keep_alive_at_, now + std::min<Duration>(kAgain, options_.ttl / 10));
@@ -307,8 +309,8 @@ void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& resp
       if (observed == observed_.end()) return;
       Seen& seen = observed->second;
       // As it was before a break.
-      if (!leads.skipped() && leads.token() != 0 && seen.token == leads.token() &&
-          seen.revision == leads.mod_revision()) {
+      if (!leads.skipped() && seen.revision != 0 && seen.token == leads.token() &&
+          (leads.token() == 0 || seen.revision == leads.mod_revision())) {
         return;
       }
       seen = {.token = leads.token(), .revision = leads.mod_revision()};
@@ -820,8 +822,8 @@ void SessionCore::Impl::unblock(Instant now) {
 
 // ---- Ends ----
 
-void SessionCore::Impl::expire(std::string reason) {
-  const bool proven = reason == "SESSION_EXPIRED";
+void SessionCore::Impl::expire(std::string reason, bool is_applied) {
+  const bool proven = is_applied && reason == "SESSION_EXPIRED";
   const std::string why = state_ == SessionState::kClosed ? "CLOSED" : reason;
   if (state_ != SessionState::kClosed) {
     if (is_final()) return;

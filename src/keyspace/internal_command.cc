@@ -84,6 +84,29 @@ void encode(const InternalCommand& command, std::string& out) {
   }
 }
 
+bool adds_nothing(ByteView bytes) {
+  ByteReader reader(bytes);
+  for (uint64_t guards = reader.varint(); guards > 0 && reader.ok(); --guards) {
+    (void)reader.fixed<uint8_t>();
+    (void)reader.sized();
+    (void)reader.varint();
+  }
+  for (uint64_t operations = reader.varint(); operations > 0 && reader.ok(); --operations) {
+    const auto kind = static_cast<InternalOperation::Kind>(reader.fixed<uint8_t>());
+    if (kind != InternalOperation::Kind::kDelete && kind != InternalOperation::Kind::kRecordDelete &&
+        kind != InternalOperation::Kind::kLeaseRevoke) {
+      return false;
+    }
+    (void)reader.fixed<uint8_t>();
+    (void)reader.sized();
+    (void)reader.sized();
+    (void)reader.sized();
+    (void)reader.varint();
+    (void)reader.varint();
+  }
+  return reader.finished();
+}
+
 ErrorId decode(ByteView bytes, InternalCommand& out) {
   out.clear();
   ByteReader reader(bytes);

@@ -75,5 +75,7 @@ struct InternalCommand {
 void encode(const InternalCommand& command, std::string& out);
 // kMalformed, kTooManyOperations (a bound of limits.h), or what etcd would say: kEmptyKey, kDuplicateKey.
 [[nodiscard]] ErrorId decode(ByteView bytes, InternalCommand& out);
+// Whether an encoded one only takes away, or marks: no puts, no grants. Of bytes that are none: false.
+[[nodiscard]] bool adds_nothing(ByteView bytes);
 
 }  // namespace conclave::keyspace

@@ -170,7 +170,10 @@ void Sessions::Impl::tell_lost(SessionId id, Session& session, const std::string
   }
   forget_claim(session, name);
   const auto operation = session.operations.find(claim.operation);
-  if (operation != session.operations.end() && operation->second.stage == Operation::Stage::kAnswered) {
+  // Of several names those that are left stand on, until their client or its time limit takes them back.
+  if (operation != session.operations.end() && operation->second.stage == Operation::Stage::kAnswered &&
+      std::none_of(operation->second.names.begin(), operation->second.names.end(),
+                   [&](const std::string& other) { return session.claims.contains(other); })) {
     waits_.erase({operation->second.deadline, {id, operation->first}});
     session.operations.erase(operation);
   }

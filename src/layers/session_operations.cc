@@ -213,9 +213,9 @@ void Sessions::Impl::write(SessionId id, uint64_t sequence, Operation& operation
   operation.stage = stage;
   const uint64_t incarnation = sessions_.at(id).incarnation;
   operation.incarnation = incarnation;
-  const Ticket ticket =
+  operation.ticket =
       issue({.kind = Pending::Kind::kOperation, .stream = operation.stream, .session = id, .number = sequence});
-  world_.write(ticket,
+  world_.write(operation.ticket,
                {.kind = CommandKind::kInternal,
                 .session = id,
                 .incarnation = incarnation,
@@ -225,8 +225,9 @@ void Sessions::Impl::write(SessionId id, uint64_t sequence, Operation& operation
 
 void Sessions::Impl::look_first(SessionId id, uint64_t sequence, Operation& operation) {
   operation.stage = Operation::Stage::kLook;
-  world_.read(
-      issue({.kind = Pending::Kind::kOperation, .stream = operation.stream, .session = id, .number = sequence}));
+  operation.ticket =
+      issue({.kind = Pending::Kind::kOperation, .stream = operation.stream, .session = id, .number = sequence});
+  world_.read(operation.ticket);
 }
 
 // A refusal that no entry of the log says: told at once, or, of what may be under way elsewhere, once it cannot happen.
@@ -506,15 +507,16 @@ void Sessions::Impl::run_resign(Instant now, SessionId id, uint64_t sequence, Op
 
 // ---- What came of them ----
 
-void Sessions::Impl::on_operation_written(Instant now, const Pending& pending, const Reply& reply) {
+void Sessions::Impl::on_operation_written(Instant now, Ticket ticket, const Pending& pending, const Reply& reply) {
   const SessionId id = pending.session;
   const uint64_t sequence = pending.number;
   const auto found = sessions_.find(id);
   if (found == sessions_.end()) return;
   Session& session = found->second;
   const auto at = session.operations.find(sequence);
-  if (at == session.operations.end()) return;
+  if (at == session.operations.end() || at->second.ticket != ticket) return;
   Operation& operation = at->second;
+  operation.ticket = 0;
   const bool applied = reply.error == ErrorId::kNone || reply.error == ErrorId::kRepeated;
   if (!applied && reply.error != ErrorId::kGuardFailed) {
     if (operation.withdrawn) {
@@ -655,12 +657,14 @@ void Sessions::Impl::on_guard_failed(Instant now, SessionId id, Session& session
   }
 }
 
-void Sessions::Impl::on_operation_not_written(Instant now, const Pending& pending, std::optional<NotDone> reason) {
+void Sessions::Impl::on_operation_not_written(Instant now, Ticket ticket, const Pending& pending,
+                                              std::optional<NotDone> reason) {
   const auto found = sessions_.find(pending.session);
   if (found == sessions_.end()) return;
   const auto at = found->second.operations.find(pending.number);
-  if (at == found->second.operations.end()) return;
+  if (at == found->second.operations.end() || at->second.ticket != ticket) return;
   Operation& operation = at->second;
+  operation.ticket = 0;
   const SessionId id = pending.session;
   if (operation.withdrawn) {
     // Of a look: it never was on its way.

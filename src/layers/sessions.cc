@@ -495,7 +495,7 @@ void Sessions::Impl::on_written(Instant now, Ticket ticket, const Reply& reply) 
   const Pending& pending = extracted.mapped();
   switch (pending.kind) {
     case Pending::Kind::kOperation:
-      on_operation_written(now, pending, reply);
+      on_operation_written(now, ticket, pending, reply);
       return;
     case Pending::Kind::kOpen: {
       const auto stream = streams_.find(pending.stream);
@@ -557,7 +557,7 @@ void Sessions::Impl::on_not_written(Instant now, Ticket ticket, std::optional<No
   const Pending& pending = extracted.mapped();
   switch (pending.kind) {
     case Pending::Kind::kOperation:
-      on_operation_not_written(now, pending, reason);
+      on_operation_not_written(now, ticket, pending, reason);
       return;
     case Pending::Kind::kOpen:
     case Pending::Kind::kClose: {
@@ -601,7 +601,8 @@ void Sessions::Impl::on_read(Instant now, Ticket ticket) {
   const auto session = sessions_.find(pending.session);
   if (session == sessions_.end()) return;
   const auto operation = session->second.operations.find(pending.number);
-  if (operation == session->second.operations.end()) return;
+  if (operation == session->second.operations.end() || operation->second.ticket != ticket) return;
+  operation->second.ticket = 0;
   operation->second.proven = true;
   run(now, pending.session, pending.number);
 }
@@ -619,7 +620,7 @@ void Sessions::Impl::on_read_refused(Instant now, Ticket ticket, NotDone reason)
   if (extracted.empty()) return;
   const Pending& pending = extracted.mapped();
   if (pending.kind == Pending::Kind::kOperation) {
-    on_operation_not_written(now, pending, reason);
+    on_operation_not_written(now, ticket, pending, reason);
     return;
   }
   const auto stream = streams_.find(pending.stream);

@@ -91,6 +91,7 @@ class Sessions::Impl {
       kAnswered,  // of an acquire or campaign: it stands in line
     } stage = Stage::kSettle;
     std::vector<std::string> names;
+    Ticket ticket = 0;    // what it waits for: an answer to an earlier one of that sequence is none
     bool proven = false;  // a round was made for it
     int attempts = 0;
     Instant deadline = kNever;  // of an acquire
@@ -189,8 +190,8 @@ class Sessions::Impl {
   void write(SessionId id, uint64_t sequence, Operation& operation, Operation::Stage stage,
              const CommandBuilder& command, uint64_t as_sequence = 0);
   void delete_claims(SessionId id, uint64_t sequence, Operation& operation);
-  void on_operation_written(Instant now, const Pending& pending, const Reply& reply);
-  void on_operation_not_written(Instant now, const Pending& pending, std::optional<NotDone> reason);
+  void on_operation_written(Instant now, Ticket ticket, const Pending& pending, const Reply& reply);
+  void on_operation_not_written(Instant now, Ticket ticket, const Pending& pending, std::optional<NotDone> reason);
   void on_done(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation, bool repeated);
   void on_guard_failed(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation,
                        const Reply& reply);

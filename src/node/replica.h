@@ -55,7 +55,7 @@ enum class WriteLane : uint8_t {
   kWrite = 1,
 };
 inline constexpr size_t kWriteLanes = 2;
-[[nodiscard]] WriteLane lane_of(keyspace::CommandKind kind);
+[[nodiscard]] WriteLane lane_of(keyspace::CommandKind kind, ByteView body);
 
 // What a replica asks of the world. Called from within the replica's functions; must not call back into them.
 class ReplicaWorld {

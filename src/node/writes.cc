@@ -24,8 +24,10 @@ size_t limit_of(size_t limit, WriteLane lane) {
 
 }  // namespace
 
-WriteLane lane_of(keyspace::CommandKind kind) {
+WriteLane lane_of(keyspace::CommandKind kind, ByteView body) {
   switch (kind) {
+    case keyspace::CommandKind::kInternal:
+      return keyspace::adds_nothing(body) ? WriteLane::kRelease : WriteLane::kWrite;
     case keyspace::CommandKind::kDeleteRange:
     case keyspace::CommandKind::kCompact:
     case keyspace::CommandKind::kLeaseRevoke:
@@ -46,7 +48,7 @@ void Replica::write(Instant now, Ticket ticket, keyspace::CommandHeader header, 
     clients_->on_write_refused(ticket, RequestRefusal::kTooLarge);
     return;
   }
-  const WriteLane lane = lane_of(header.kind);
+  const WriteLane lane = lane_of(header.kind, body);
   if (writes_.size() >= limit_of(options_.writes_pending_max, lane) ||
       write_bytes_ + command.size() > limit_of(options_.write_bytes_pending_max, lane)) {
     REACHED(write_queue_full);
@@ -253,7 +255,7 @@ void Replica::on(Instant now, NodeId from, const Forward& frame) {
       ++counters_.frames_refused;
       return;
     }
-    if (lane_of(command.header.kind) != WriteLane::kRelease) lane = WriteLane::kWrite;
+    if (lane_of(command.header.kind, command.body) != WriteLane::kRelease) lane = WriteLane::kWrite;
     commands.push_back(SharedBytes::copy_of(frame.commands[i]));
   }
   for (size_t at = 0; at < commands.size();) {
