@@ -169,8 +169,8 @@ void Sessions::Impl::run(Instant now, SessionId id, uint64_t sequence) {
   using What = v1::SessionRequest::WhatCase;
   const v1::SessionRequest& request = *operation.request;
   const What what = request.what_case();
-  const bool looks = what == What::kTransfer || what == What::kResign || what == What::kProclaim ||
-                     (what == What::kAcquire && request.acquire().try_());
+  const bool looks =
+      what == What::kTransfer || what == What::kResign || (what == What::kAcquire && request.acquire().try_());
   if (looks && !world_.is_settled()) {
     operation.stage = Operation::Stage::kSettle;
     unsettled_.emplace_back(id, sequence);
@@ -187,7 +187,7 @@ void Sessions::Impl::run(Instant now, SessionId id, uint64_t sequence) {
       run_campaign(id, sequence, operation);
       return;
     case What::kProclaim:
-      run_proclaim(now, id, sequence, operation);
+      run_proclaim(id, sequence, operation);
       return;
     case What::kResign:
     case What::kTransfer:
@@ -324,7 +324,7 @@ void Sessions::Impl::on_acquired(Instant now, SessionId id, Session& session, ui
   }
   if (!stands) {
     REACHED(session_claim_lost_before_answer);
-    fail(now, id, sequence, kNotFound, "CLAIM_LOST", "it was done, and what it put is gone since");
+    fail(now, id, sequence, kNotFound, "CLAIM_LOST", "it was decided before, and nothing of it stands");
     return;
   }
   if (operation.withdrawn) {
@@ -432,21 +432,10 @@ void Sessions::Impl::run_campaign(SessionId id, uint64_t sequence, Operation& op
   write(id, sequence, operation, Operation::Stage::kWrite, command);
 }
 
-void Sessions::Impl::run_proclaim(Instant now, SessionId id, uint64_t sequence, Operation& operation) {
+// Whoever has the token knows it from its grant: that it leads needs no look.
+void Sessions::Impl::run_proclaim(SessionId id, uint64_t sequence, Operation& operation) {
   const v1::Proclaim& proclaim = operation.request->proclaim();
-  const std::string& name = operation.names[0];
-  const std::string key = claim_key(name, lease_of(id));
-  const std::string prefix = claim_prefix(name);
-  const std::optional<keyspace::KeyValue> owner = oldest_child(world_.view(), prefix, claim_prefix_end(prefix));
-  // Once it leads it leads until its claim is gone, which the guard sees: only one that waits has to be refused here.
-  if (!operation.proven && (!owner || owner->key != key)) {
-    look_first(id, sequence, operation);
-    return;
-  }
-  if (owner && owner->key != key && world_.view().get(key)) {
-    refuse_by_look(now, id, sequence, operation, {kFailedPrecondition, "NOT_OWNER", "another session leads"});
-    return;
-  }
+  const std::string key = claim_key(operation.names[0], lease_of(id));
   CommandBuilder command;
   command.if_created(key, Revision(proclaim.token())).put(key, proclaim.value(), lease_of(id));
   write(id, sequence, operation, Operation::Stage::kWrite, command);
@@ -579,6 +568,9 @@ void Sessions::Impl::on_done(Instant now, SessionId id, Session& session, uint64
       finish(now, id, sequence, std::move(out));
       return;
     }
+    case v1::SessionRequest::kTransfer:
+      if (repeated && !was_transferred(now, id, sequence, operation)) return;
+      [[fallthrough]];
     default: {
       const auto claim = session.claims.find(operation.names[0]);
       const int64_t token = request.has_release()    ? request.release().token()
@@ -591,6 +583,23 @@ void Sessions::Impl::on_done(Instant now, SessionId id, Session& session, uint64
       finish(now, id, sequence, std::move(out));
     }
   }
+}
+
+// Its sequence was used before: by the transfer, or by the mark before its refusal. False: the latter, or not to be
+// told apart, which was said.
+bool Sessions::Impl::was_transferred(Instant now, SessionId id, uint64_t sequence, const Operation& operation) {
+  const v1::Transfer& transfer = operation.request->transfer();
+  const std::string prefix = claim_prefix(transfer.name());
+  const std::optional<keyspace::KeyValue> own = world_.view().get(claim_key(transfer.name(), lease_of(id)));
+  if (own && own->create.value() == transfer.token()) {
+    REACHED(session_refused_before);
+    fail(now, id, sequence, kNotFound, "NO_CANDIDATE", "it was refused before: that session was no candidate");
+    return false;
+  }
+  const std::optional<keyspace::KeyValue> owner = oldest_child(world_.view(), prefix, claim_prefix_end(prefix));
+  if (owner && owner->lease.value() == transfer.to()) return true;
+  fail(now, id, sequence, kNotFound, "CLAIM_LOST", "it was decided before, and the term is over");
+  return false;
 }
 
 void Sessions::Impl::on_cancelled(Instant now, SessionId id, Session& session, uint64_t sequence,

@@ -182,7 +182,7 @@ class Sessions::Impl {
   void run_acquire(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation);
   void run_cancel(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation);
   void run_campaign(SessionId id, uint64_t sequence, Operation& operation);
-  void run_proclaim(Instant now, SessionId id, uint64_t sequence, Operation& operation);
+  void run_proclaim(SessionId id, uint64_t sequence, Operation& operation);
   void run_resign(Instant now, SessionId id, uint64_t sequence, Operation& operation);
   void look_first(SessionId id, uint64_t sequence, Operation& operation);
   void refuse_by_look(Instant now, SessionId id, uint64_t sequence, Operation& operation, Refusal refusal);
@@ -193,6 +193,7 @@ class Sessions::Impl {
   void on_operation_written(Instant now, Ticket ticket, const Pending& pending, const Reply& reply);
   void on_operation_not_written(Instant now, Ticket ticket, const Pending& pending, std::optional<NotDone> reason);
   void on_done(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation, bool repeated);
+  [[nodiscard]] bool was_transferred(Instant now, SessionId id, uint64_t sequence, const Operation& operation);
   void on_guard_failed(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation,
                        const Reply& reply);
   void on_acquired(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation);

@@ -560,6 +560,13 @@ TEST_F(SessionElectionsTest, TransferToACandidateAndToNobodyElse) {
   EXPECT_EQ(settled(), fmt::format("1#4 released; 3 granted boss@{}", token + 1));
   ask(transfer_of(1, 4, "boss", token, 3));  // repeated
   EXPECT_EQ(settled(), "1#4 released");
+  // Refused, and marked since it was asked before; asked once more it is no success.
+  v1::SessionRequest again = transfer_of(3, 2, "boss", token + 1, 9);
+  again.set_again(true);
+  for (int i = 0; i < 2; ++i) {
+    ask(again);
+    EXPECT_EQ(settled(), "3#2 error NO_CANDIDATE");
+  }
   EXPECT_EQ(create_of("boss/1"), 0);
 }
 
