@@ -432,37 +432,51 @@ void Sessions::Impl::forget_claim(Session& session, const std::string& name) {
 // ---- Keep-alives ----
 
 void Sessions::Impl::keep_alive(StreamId id, const v1::KeepSessions& request) {
-  const std::set<SessionId>& attached = streams_.at(id).sessions;
+  Stream& stream = streams_.at(id);
   const uint64_t number = ++last_keep_alive_;
   KeepAlive& keep = keep_alives_[number];
   keep.stream = id;
   keep.answer.set_id(request.id());
-  keep.waiting = 1;  // until all were asked
-  ++streams_.at(id).requests_under_way;
-  std::vector<SessionId> sessions;
+  ++stream.requests_under_way;
   if (request.sessions().empty()) {
-    sessions.assign(attached.begin(), attached.end());
+    keep.to_ask.assign(stream.sessions.begin(), stream.sessions.end());
   } else {
     for (const int64_t session : request.sessions()) {
-      if (attached.contains(session_of(session))) {
-        sessions.push_back(session_of(session));
+      if (stream.sessions.contains(session_of(session))) {
+        keep.to_ask.push_back(session_of(session));
       } else {
         keep.answer.add_failed(session);
       }
     }
   }
-  keep.waiting += sessions.size();
-  for (const SessionId session : sessions) {
+  keep.waiting = keep.to_ask.size();
+  if (keep.waiting == 0) {
+    finish_keep_alive(number);
+    return;
+  }
+  keep_alives_to_ask_.push_back(number);
+  ask_keep_alives();
+}
+
+// In the order they came, as many at once as the replica takes well.
+void Sessions::Impl::ask_keep_alives() {
+  while (!keep_alives_to_ask_.empty() && keep_alives_under_way_ < options_.keep_alives_under_way_max) {
+    const uint64_t number = keep_alives_to_ask_.front();
+    std::vector<SessionId>& to_ask = keep_alives_.at(number).to_ask;
+    const SessionId session = to_ask.back();
+    to_ask.pop_back();
+    // What is answered at once may end it.
+    if (to_ask.empty()) keep_alives_to_ask_.pop_front();
+    ++keep_alives_under_way_;
     world_.keep_alive(issue({.kind = Pending::Kind::kKeepAlive, .session = session, .number = number}),
                       lease_of(session));
   }
-  --keep_alives_.at(number).waiting;
-  finish_keep_alive(number);
 }
 
 void Sessions::Impl::on_kept(Ticket ticket, std::optional<int64_t> ttl_ms) {
   const auto pending = pending_.extract(ticket);
   if (pending.empty()) return;
+  --keep_alives_under_way_;
   const uint64_t number = pending.mapped().number;
   KeepAlive& keep = keep_alives_.at(number);
   if (!ttl_ms) {
@@ -470,13 +484,11 @@ void Sessions::Impl::on_kept(Ticket ticket, std::optional<int64_t> ttl_ms) {
   } else if (*ttl_ms == 0) {
     keep.answer.add_gone(number_of(pending.mapped().session));
   }
-  --keep.waiting;
-  finish_keep_alive(number);
+  if (--keep.waiting == 0) finish_keep_alive(number);
 }
 
 void Sessions::Impl::finish_keep_alive(uint64_t number) {
   const auto found = keep_alives_.find(number);
-  if (found->second.waiting > 0) return;
   v1::SessionResponse out = response(SessionId(), 0);
   *out.mutable_kept() = std::move(found->second.answer);
   const auto stream = streams_.find(found->second.stream);
@@ -676,12 +688,15 @@ Instant Sessions::Impl::next_deadline() const {
 }
 
 bool Sessions::Impl::has_work() const {
+  // Renewals that wait are asked with the next turn after answers came: those come many at once.
+  if (!keep_alives_to_ask_.empty() && keep_alives_under_way_ < options_.keep_alives_under_way_max) return true;
   if (!world_.is_settled()) return false;
   return queue_.is_rechecking() || elections_.is_rebuilding() || elections_.has_decisions() || !unsettled_.empty() ||
          !unsettled_attachments_.empty();
 }
 
 void Sessions::Impl::work(Instant now) {
+  ask_keep_alives();
   if (!world_.is_settled()) return;
   run_settled(now);
   if (elections_.is_rebuilding()) (void)elections_.rebuild(world_.view(), kRecordsPerTurn);

@@ -59,6 +59,8 @@ struct SessionsOptions {
   // Operations under way of one session: the client's window (kSessionWindow) is the bound, and this checks it.
   size_t operations_per_session_max = 64;
   size_t claims_per_session_max = 1024;
+  // Sessions whose renewal is asked of the replica at once: more wait here, rather than being refused there.
+  size_t keep_alives_under_way_max = 16'384;
   // Claims looked at again in one turn, where an entry had too many events to follow them one by one.
   size_t rechecks_per_turn = 256;
   size_t events_per_entry_max = 4096;

@@ -135,7 +135,8 @@ class Sessions::Impl {
 
   struct KeepAlive {
     StreamId stream = 0;
-    size_t waiting = 0;
+    std::vector<SessionId> to_ask;  // the next at the back
+    size_t waiting = 0;             // asked, and those of to_ask
     v1::SessionsKept answer;
   };
 
@@ -166,6 +167,7 @@ class Sessions::Impl {
   void list_claims(SessionId id, Session& session);
   void close(StreamId stream, SessionId id);
   void keep_alive(StreamId stream, const v1::KeepSessions& request);
+  void ask_keep_alives();
   void finish_keep_alive(uint64_t number);
   void detach(StreamId stream, SessionId id);
   void drop_if_idle(SessionId id);
@@ -249,6 +251,8 @@ class Sessions::Impl {
   Ticket last_ticket_ = 0;
   std::map<uint64_t, KeepAlive> keep_alives_;
   uint64_t last_keep_alive_ = 0;
+  std::deque<uint64_t> keep_alives_to_ask_;
+  size_t keep_alives_under_way_ = 0;
 
   ClaimQueue queue_{ClaimQueue::Line::kDirectChildren};
   std::unordered_map<WaiterId, std::pair<SessionId, std::string>> waiters_;  // never walked

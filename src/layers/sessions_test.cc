@@ -405,6 +405,22 @@ TEST_F(SessionsTest, KeepAlivesOfAllInOneMessage) {
   EXPECT_EQ(settled(), "0 kept 5 gone 0 failed 1");
 }
 
+TEST_F(SessionsTest, NoMoreRenewalsAreAskedAtOnceThanTheReplicaTakes) {
+  const size_t at_once = SessionsOptions().keep_alives_under_way_max;
+  const int64_t sessions = 3;
+  for (int64_t session = 1; session <= sessions; ++session) open(session);
+  v1::SessionRequest keep;
+  const size_t messages = at_once / static_cast<size_t>(sessions) + 10;
+  for (size_t id = 1; id <= messages; ++id) {
+    keep.mutable_keep_alive()->set_id(id);
+    ask(keep);
+  }
+  EXPECT_EQ(world_.keep_alives_waiting(), at_once);
+  world_.settle();
+  EXPECT_EQ(world_.sent[stream_].size(), messages);
+  EXPECT_EQ(describe(world_.sent[stream_].back()), fmt::format("0 kept {} gone 0 failed 0", messages));
+}
+
 TEST_F(SessionsTest, AnOwnerIsAskedAndForced) {
   open(1);
   ask(acquire_of(1, 1, "orders"));
