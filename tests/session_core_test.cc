@@ -146,19 +146,28 @@ TEST_F(SessionCoreTest, TrustCountsFromTheSending) {
   EXPECT_EQ(one_.core.safe_until(), sent + kTtl);
 }
 
-// 1. It is asked to be opened, and the answer is lost. 2. It asks again, at another server. 3. What stands is what the
-// first asking opened: its time counts from there.
-TEST_F(SessionCoreTest, TrustOfARepeatedOpeningCountsFromTheFirst) {
+// 1. It is asked to be opened, and the answer is lost. 2. It asks again, elsewhere: for another number, since the first
+// asking may be done at any time. 3. What that opened is nobody's, and ends by itself.
+TEST_F(SessionCoreTest, AnOpeningAskedAgainIsOfAnotherSession) {
   connect(one_);
   deliver(one_);
-  const Instant asked = world_.now;
   world_.settle();
+  EXPECT_EQ(one_.core.id(), 1);
   disconnect(one_);
   world_.now += seconds(4);
   connect(one_);
   settle();
-  EXPECT_EQ(one_.core.safe_until(), asked + kTtl);
+  EXPECT_NE(one_.core.id(), 1);
+  EXPECT_GT(one_.core.id(), 0);
+  EXPECT_EQ(one_.core.safe_until(), world_.now + kTtl);
   EXPECT_EQ(told(), "safe");
+  EXPECT_TRUE(world_.view().session(SessionId(static_cast<uint64_t>(one_.core.id()))));
+  // Opened, it stays that one.
+  const int64_t id = one_.core.id();
+  disconnect(one_);
+  connect(one_);
+  settle();
+  EXPECT_EQ(one_.core.id(), id);
 }
 
 TEST_F(SessionCoreTest, JeopardyThenSafeAgainThenTheEnd) {

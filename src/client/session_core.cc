@@ -22,6 +22,15 @@ constexpr Duration kAgain = milliseconds(200);
 // How long a caller waits for the answer to a cancel before it is told that the outcome is unknown.
 constexpr Duration kCancelPatience = milliseconds(2000);
 
+// Of the n-th asking; as good as random, if the first is.
+int64_t id_of(int64_t first, uint64_t asking) {
+  uint64_t mixed = static_cast<uint64_t>(first) + asking * 0x9e3779b97f4a7c15ULL;
+  mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebULL;
+  mixed ^= mixed >> 31;
+  return static_cast<int64_t>(mixed >> 1 | 1);
+}
+
 }  // namespace
 
 std::string_view to_string(SessionState state) {
@@ -39,6 +48,7 @@ class SessionCore::Impl {
  public:
   Impl(SessionCoreOptions options, Instant) : options_(std::move(options)) {
     ASSERT(options_.id > 0);
+    id_ = options_.id;
     ASSERT(options_.ttl > Duration());
   }
 
@@ -72,6 +82,7 @@ class SessionCore::Impl {
   [[nodiscard]] Instant next_deadline() const;
 
   const SessionCoreOptions options_;
+  int64_t id_ = 0;
   SessionState state_ = SessionState::kOpening;
   Instant safe_until_ = Instant::min();
   v1::Place place_;
@@ -145,7 +156,8 @@ class SessionCore::Impl {
   bool asked_ = false;  // to be opened or attached, on this stream
   bool attached_ = false;
   bool closing_ = false;
-  std::optional<Instant> first_asked_at_;  // to be opened
+  uint64_t askings_ = 0;  // to be opened
+  Instant asked_at_{};    // the newest of them
   Instant ask_again_at_ = kNever;
   uint64_t incarnation_ = 1;
   Instant keep_alive_at_ = Instant::min();
@@ -189,12 +201,13 @@ void SessionCore::Impl::on_disconnected() {
 void SessionCore::Impl::attach(Instant now) {
   asked_ = true;
   v1::SessionRequest request;
-  request.set_session(options_.id);
+  request.set_session(id_);
   if (!opened_) {
-    // Asked again it may have been opened by the first asking: its time counts from there.
-    if (!first_asked_at_) first_asked_at_ = now;
+    if (askings_++ > 0) id_ = id_of(options_.id, askings_);
+    asked_at_ = now;
+    request.set_session(id_);
     v1::OpenSession& open = *request.mutable_open();
-    open.set_session(options_.id);
+    open.set_session(id_);
     open.set_secret(options_.secret);
     open.set_ttl_ms(to_milliseconds(options_.ttl));
     open.set_description(options_.description);
@@ -240,7 +253,7 @@ void SessionCore::Impl::set_state(SessionState state, std::string reason) {
 }
 
 void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& response) {
-  if (!connected_) return;
+  if (!connected_ || response.session() != id_) return;
   if (response.place().index() > place_.index()) place_.set_index(response.place().index());
   if (response.place().revision() > place_.revision()) place_.set_revision(response.place().revision());
   if (closing_) {
@@ -252,7 +265,7 @@ void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& resp
                response.what_case() == v1::SessionResponse::kAttached) {
       attached_ = true;
       v1::SessionRequest request;
-      request.set_session(options_.id);
+      request.set_session(id_);
       request.mutable_close();
       requests_.push_back(std::move(request));
     } else if (response.has_error() && response.sequence() == 0) {
@@ -329,8 +342,8 @@ void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& resp
 void SessionCore::Impl::on_opened(Instant now) {
   opened_ = true;
   attached_ = true;
-  keep_alive_at_ = *first_asked_at_ + options_.ttl / 3;
-  trust(now, *first_asked_at_);
+  keep_alive_at_ = asked_at_ + options_.ttl / 3;
+  trust(now, asked_at_);
   // Its time was over before the answer came: whether it stands, a keep-alive will tell.
   if (state_ == SessionState::kOpening) set_state(SessionState::kJeopardy, "the answer to its opening came too late");
   for (const auto& [name, seen] : observed_) observe(name);
@@ -432,7 +445,7 @@ bool SessionCore::Impl::is_free(const Operation& operation, OperationId self) co
 
 OperationId SessionCore::Impl::add(Instant now, Operation operation) {
   const OperationId id = ++last_operation_;
-  operation.request.set_session(options_.id);
+  operation.request.set_session(id_);
   Operation& added = operations_.emplace(id, std::move(operation)).first->second;
   if (is_final()) {
     end(now, id, Outcome::kLost, "SESSION_EXPIRED", "the session has ended");
@@ -557,7 +570,7 @@ void SessionCore::Impl::observe(const std::string& name) {
   const Seen& seen = observed_[name];
   if (!attached_) return;
   v1::SessionRequest request;
-  request.set_session(options_.id);
+  request.set_session(id_);
   request.mutable_observe()->set_name(name);
   request.mutable_observe()->set_token(seen.token);
   request.mutable_observe()->set_mod_revision(seen.revision);
@@ -567,7 +580,7 @@ void SessionCore::Impl::observe(const std::string& name) {
 void SessionCore::Impl::stop_observing(const std::string& name) {
   if (observed_.erase(name) == 0 || !attached_) return;
   v1::SessionRequest request;
-  request.set_session(options_.id);
+  request.set_session(id_);
   request.mutable_stop_observing()->set_name(name);
   requests_.push_back(std::move(request));
 }
@@ -581,7 +594,7 @@ void SessionCore::Impl::close(Instant) {
   closing_ = true;
   if (!attached_) return;
   v1::SessionRequest request;
-  request.set_session(options_.id);
+  request.set_session(id_);
   request.mutable_close();
   requests_.push_back(std::move(request));
 }
@@ -975,6 +988,9 @@ bool SessionCore::holds(const std::string& name, int64_t token) const {
 }
 const SessionCoreOptions& SessionCore::options() const {
   return impl_->options_;
+}
+int64_t SessionCore::id() const {
+  return impl_->id_;
 }
 v1::Place SessionCore::place() const {
   return impl_->place_;

@@ -46,7 +46,7 @@ enum class Outcome : uint8_t {
 [[nodiscard]] std::string_view to_string(Outcome outcome);
 
 struct SessionCoreOptions {
-  int64_t id = 0;      // above zero, at random
+  int64_t id = 0;      // above zero, at random: of the first asking, see id()
   std::string secret;  // 16 to 64 bytes, at random
   Duration ttl{};      // 1 s to 30 days
   std::string description;
@@ -151,6 +151,10 @@ class SessionCore {
   // Granted, not released and not lost, as far as is known; it may be acted on only while is_safe().
   [[nodiscard]] bool holds(const std::string& name, int64_t token) const;
   [[nodiscard]] const SessionCoreOptions& options() const;
+  // Its number. Until it is opened another one with each asking: an asking that was not answered may be done later,
+  // when the session of another has lived and ended already, and must not bring that one back. What it opens, nobody
+  // uses.
+  [[nodiscard]] int64_t id() const;
   [[nodiscard]] v1::Place place() const;
 
   // ---- Time ----

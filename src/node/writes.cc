@@ -69,9 +69,14 @@ void Replica::flush_writes(Instant now) {
   const raft::Status status = raft_.status();
   if (forward_retry_at_ <= now) {
     forward_retry_at_ = kNever;
-    if (!forwarded_.empty() && status.leader.is_set() && !leads() && forward_term_ == status.term) {
-      REACHED(forward_sent_again);
-      resend(now, forwarded_.begin()->first);
+    if (!forwarded_.empty() && !leads() && forward_term_ == status.term) {
+      if (status.leader.is_set()) {
+        REACHED(forward_sent_again);
+        resend(now, forwarded_.begin()->first);
+      } else {
+        // It may be heard of again in the same term, and new writes, which would show it the gap, may find no place.
+        forward_retry_at_ = now + options_.forward_retry;
+      }
     }
   }
   for (const WriteLane lane : {WriteLane::kRelease, WriteLane::kWrite}) {
