@@ -560,6 +560,30 @@ TEST(ReplicaTest, ALostForwardIsSentAgainUnderItsNumber) {
   EXPECT_LT(group.answers[first].number, group.answers[second].number);
 }
 
+// 1. What was forwarded is lost. 2. Its sender loses sight of the leader, and the time to send it again comes. 3. It
+// hears of the leader again, in the same term; its queue is full, so that nothing new shows the leader the gap. Seed
+// 404 of the simulation of sessions' clients: such a server took no write any more in that term.
+TEST(ReplicaTest, ALostForwardIsSentAgainAfterTheLeaderWasLostSightOf) {
+  ReplicaOptions options;
+  options.writes_pending_max = 1;
+  Group group(3, options);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  const Term term = group.replica(follower).raft().status().term;
+  group.lose = [&](uint64_t from, uint64_t to, const std::string& frame) {
+    return to == follower || (from == follower && is_forward(frame));
+  };
+  const Ticket put = group.put(follower, "a");
+  for (int i = 0; i < 60 && group.replica(follower).raft().status().leader.is_set(); ++i)
+    group.advance(milliseconds(50));
+  ASSERT_FALSE(group.replica(follower).raft().status().leader.is_set());
+  group.advance(milliseconds(600));
+  group.lose = nullptr;
+  group.advance(milliseconds(1'500));
+  ASSERT_EQ(group.replica(follower).raft().status().term, term);
+  EXPECT_EQ(group.kind(put), "applied");
+}
+
 TEST(ReplicaTest, OverloadIsRefusedAtOnce) {
   ReplicaOptions options;
   options.writes_pending_max = 2;
