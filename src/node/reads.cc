@@ -10,6 +10,8 @@
 namespace conclave::node {
 namespace {
 
+// What time_of() says of a lease that has been renewed, where that may not be said yet.
+constexpr int64_t kNotYet = -1;
 // Reads and keep-alives that found no leader, or lost it, try again after this.
 constexpr Duration kRoundRetry = std::chrono::milliseconds(50);
 
@@ -47,11 +49,22 @@ void Replica::ask_of_lease(Instant now, Ticket ticket, LeaseId lease, bool renew
       {.ticket = ticket, .lease = lease, .renews = renews, .deadline = now + options_.request_timeout});
 }
 
-// The TTL, or what is left of it; zero if the lease is gone or its end already proposed.
+// The TTL, or what is left of it; zero if the lease is gone or its end already proposed; kNotYet: it has its time, and
+// that may not be said before what was written down of it is erased (lease_checkpoints.h).
 int64_t Replica::time_of(Instant now, LeaseId lease, bool renews) {
   const auto info = keyspace_->lease(lease);
   if (!info) return 0;
-  if (renews) return lease_clock_.renew(lease, info->ttl_ms, now) ? info->ttl_ms : 0;
+  if (renews) {
+    if (!lease_clock_.renew(lease, info->ttl_ms, now)) return 0;
+    if (info->ttl_ms <= kCheckpointTtlMsAbove) return info->ttl_ms;
+    lease_checkpoints_.start(lease, info->ttl_ms, now);
+    const bool stands = keyspace_->record(remaining_record_key(lease)) != nullptr;
+    if (!stands && !lease_checkpoints_.is_under_way(lease)) return info->ttl_ms;
+    REACHED(long_lease_renewed);
+    // One that is under way may be what writes it.
+    (void)propose_remaining(now, lease, std::nullopt);
+    return kNotYet;
+  }
   const auto left = lease_clock_.remaining_ms(lease, now);
   // Due, and held back by the rate: it is there. The clock runs a little longer than was granted.
   return left ? std::clamp<int64_t>(*left, 1, info->ttl_ms) : 0;
@@ -69,16 +82,22 @@ void Replica::flush_round(Instant now) {
     round.keep_alives = std::exchange(new_keep_alives_, {});
     round.remote = std::exchange(new_remote_, {});
     round.ttl_ms.reserve(round.keep_alives.size());
-    for (const WaitingKeepAlive& waiting : round.keep_alives) {
-      round.ttl_ms.push_back(time_of(now, waiting.lease, waiting.renews));
-    }
+    std::erase_if(round.keep_alives, [&](const WaitingKeepAlive& waiting) {
+      const int64_t ttl_ms = time_of(now, waiting.lease, waiting.renews);
+      if (ttl_ms == kNotYet) {
+        new_keep_alives_.push_back(waiting);
+      } else {
+        round.ttl_ms.push_back(ttl_ms);
+      }
+      return ttl_ms == kNotYet;
+    });
   } else if (reachable && !leading) {
     forward_keep_alives(now);
   }
   // Whoever sent them will ask again.
   new_remote_.clear();
   if (reachable) round.reads = std::exchange(new_reads_, {});
-  // Without a leader; or this one has not applied its first entry yet.
+  // Without a leader; or this one has not applied its first entry yet; or has to write something first.
   failed_reads_.insert(failed_reads_.end(), new_reads_.begin(), new_reads_.end());
   failed_keep_alives_.insert(failed_keep_alives_.end(), new_keep_alives_.begin(), new_keep_alives_.end());
   if (!new_reads_.empty() || !new_keep_alives_.empty()) {
@@ -140,6 +159,10 @@ void Replica::on(Instant now, NodeId from, const KeepAlive& frame) {
       .from = from, .boot = frame.boot, .id = frame.id, .renews = frame.renews, .leases = frame.leases};
   remote.ttl_ms.reserve(frame.leases.size());
   for (const LeaseId lease : frame.leases) remote.ttl_ms.push_back(time_of(now, lease, frame.renews));
+  if (std::ranges::find(remote.ttl_ms, kNotYet) != remote.ttl_ms.end()) {
+    answer_remote(remote, false);
+    return;
+  }
   new_remote_.push_back(std::move(remote));
 }
 
@@ -214,11 +237,16 @@ void Replica::look_again(Instant now) {
       for (size_t i = 0; i < remote.ttl_ms.size(); ++i) {
         if (remote.ttl_ms[i] == 0) remote.ttl_ms[i] = time_of(now, remote.leases[i], remote.renews);
       }
-      answer_remote(remote, true);
+      answer_remote(remote, std::ranges::find(remote.ttl_ms, kNotYet) == remote.ttl_ms.end());
     }
     for (const WaitingKeepAlive& waiting : unknown.keep_alives) {
       const int64_t ttl_ms = time_of(now, waiting.lease, waiting.renews);
       if (ttl_ms > 0) REACHED(keep_alive_overtook_its_grant);
+      if (ttl_ms == kNotYet) {
+        failed_keep_alives_.push_back(waiting);
+        retry_rounds_at_ = std::min(retry_rounds_at_, now + kRoundRetry);
+        continue;
+      }
       --keep_alives_pending_;
       clients_->on_kept_alive(waiting.ticket, ttl_ms);
     }

@@ -7,6 +7,7 @@
 #include "base/assert.h"
 #include "base/mark.h"
 #include "keyspace/interface.h"
+#include "layers/command_builder.h"
 #include "layers/session_end.h"
 #include "raft/codec.h"
 
@@ -24,6 +25,8 @@ constexpr Duration kExpiryRetry = std::chrono::milliseconds(10);
 // Ends of sessions with delayed locks in one turn, each some ten microseconds; and when the next are looked at.
 constexpr size_t kLingeringEndsPerTurn = 64;
 constexpr Duration kLingeringRetry = std::chrono::milliseconds(1);
+// Of long leases, written in one turn: more are written with the next ones.
+constexpr size_t kCheckpointsPerTurn = 64;
 // Leases of a new leader are walked in pieces of this many.
 constexpr size_t kLeasesPerStep = 4096;
 
@@ -139,6 +142,7 @@ void Replica::flush(Instant now) {
   // In the order of the lanes: leases, reads, what gives back, then all else.
   flush_changes(now);
   expire_leases(now);
+  checkpoint_leases(now);
   flush_round(now);
   flush_writes(now);
   compact_history(now);
@@ -157,6 +161,7 @@ Instant Replica::next_deadline() const {
   if (keeps_leases()) {
     const Instant due = expiry_armed_ ? Instant::min() : lease_clock_.next_deadline();
     deadline = std::min(deadline, std::max(due, expiry_not_before_));
+    deadline = std::min(deadline, lease_checkpoints_.next_deadline());
   }
   if (leads()) deadline = std::min(deadline, history_checked_at_ + kHistoryCheck);
   if (!writes_.empty() || reads_pending_ + keep_alives_pending_ > 0) {
@@ -289,9 +294,18 @@ void Replica::finish_entry(Instant now, const Entry& entry) {
     if (entry.term == undone_term_) undone_bytes_ -= std::min(undone_bytes_, entry.payload.size());
     const keyspace::Effects& effects = keyspace_->effects();
     if (lease_clock_.is_leading()) {
-      for (const LeaseId id : effects.leases_ended) lease_clock_.end(id);
+      for (const LeaseId id : effects.leases_ended) {
+        lease_clock_.end(id);
+        lease_checkpoints_.end(id);
+      }
+      for (const keyspace::RecordChange& change : effects.records) {
+        if (const auto lease = lease_of_remaining(change.key)) lease_checkpoints_.note_applied(*lease);
+      }
       for (const LeaseId id : effects.leases_started) {
-        if (const auto lease = keyspace_->lease(id)) lease_clock_.start(id, lease->ttl_ms, now);
+        const auto lease = keyspace_->lease(id);
+        if (!lease) continue;
+        lease_clock_.start(id, lease->ttl_ms, now);
+        lease_checkpoints_.start(id, lease->ttl_ms, now);
       }
       const keyspace::Reply& reply = keyspace_->reply();
       if (reply.error == keyspace::ErrorId::kGuardFailed && reply.header.lease.is_set()) {
@@ -332,7 +346,16 @@ void Replica::walk_leases(Instant now) {
   // In the middle of a large command they are shown as before it, which would bring ended ones back.
   if (keyspace_->is_busy()) return;
   const std::vector<keyspace::LeaseInfo> leases = keyspace_->leases(*lease_walk_, kLeasesPerStep);
-  for (const keyspace::LeaseInfo& lease : leases) lease_clock_.inherit(lease.id, lease.ttl_ms, now);
+  for (const keyspace::LeaseInfo& lease : leases) {
+    int64_t remaining_ms = lease.ttl_ms;
+    if (lease.ttl_ms > kCheckpointTtlMsAbove) {
+      const keyspace::Record* record = keyspace_->record(remaining_record_key(lease.id));
+      const auto kept = record == nullptr ? std::nullopt : decode_remaining(record->value);
+      if (kept) remaining_ms = std::min(remaining_ms, *kept);
+    }
+    lease_clock_.inherit(lease.id, remaining_ms, now);
+    lease_checkpoints_.start(lease.id, lease.ttl_ms, now);
+  }
   if (leases.size() == kLeasesPerStep) {
     lease_walk_ = leases.back().id;
   } else {
@@ -343,6 +366,7 @@ void Replica::walk_leases(Instant now) {
 
 void Replica::follow_leases() {
   lease_clock_.stop();
+  lease_checkpoints_.stop();
   lease_walk_.reset();
   expiry_armed_ = false;
 }
@@ -410,6 +434,34 @@ void Replica::end_lingering(Instant now, std::vector<LeaseId>& due) {
   if (later.empty()) return;
   lease_clock_.give_back(later);
   expiry_not_before_ = std::max(expiry_not_before_, now + kLingeringRetry);
+}
+
+// What is left of long leases, written down for a leader after this one.
+void Replica::checkpoint_leases(Instant now) {
+  if (!keeps_leases() || lease_checkpoints_.next_deadline() > now) return;
+  for (const LeaseId lease : lease_checkpoints_.take_due(now, kCheckpointsPerTurn)) {
+    // One that is due is about to end.
+    const auto remaining_ms = lease_clock_.remaining_ms(lease, now);
+    if (remaining_ms) (void)propose_remaining(now, lease, *remaining_ms);
+  }
+}
+
+bool Replica::propose_remaining(Instant now, LeaseId lease, std::optional<int64_t> remaining_ms) {
+  layers::CommandBuilder command;
+  const std::string key = remaining_record_key(lease);
+  command.if_lease(lease);
+  if (remaining_ms) {
+    command.put_record(key, encode_remaining(*remaining_ms), lease);
+  } else {
+    command.erase_record(key);
+  }
+  const SharedBytes bytes = keyspace::encode_command(
+      {.kind = keyspace::CommandKind::kInternal, .term = raft_.status().term}, command.build());
+  step(now, raft::Propose{.commands = {&bytes, 1}});
+  if (output_.proposal->refusal != raft::Refusal::kNone) return false;
+  note_proposed(bytes.size());
+  lease_checkpoints_.note_proposed(lease);
+  return true;
 }
 
 // ---- History ----

@@ -28,6 +28,7 @@
 #include "node/digest_comparison.h"
 #include "node/features.h"
 #include "node/frame.h"
+#include "node/lease_checkpoints.h"
 #include "node/lease_clock.h"
 #include "node/settings.h"
 #include "node/storage.h"
@@ -303,6 +304,9 @@ class Replica {
   void expire_leases(Instant now);
   [[nodiscard]] bool propose_end(Instant now, const keyspace::CommandHeader& header, ByteView body);
   void end_lingering(Instant now, std::vector<LeaseId>& due);
+  void checkpoint_leases(Instant now);
+  // Nothing: erases it.
+  [[nodiscard]] bool propose_remaining(Instant now, LeaseId lease, std::optional<int64_t> remaining_ms);
   void on_round(Instant now, const raft::ReadResult& result);
   void retry_rounds(Instant now);
   void look_again(Instant now);
@@ -382,6 +386,7 @@ class Replica {
   raft::Raft raft_;
   raft::Output output_;
   LeaseClock lease_clock_;
+  LeaseCheckpoints lease_checkpoints_;
   ReplicaCounters counters_;
 
   // Messages that wait for a write.

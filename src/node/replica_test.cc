@@ -665,6 +665,76 @@ TEST(ReplicaTest, ANewLeaderGivesEveryLeaseItsFullTime) {
 }
 
 // While a leader hands over, consensus takes no proposal: what is due waits, and the leader does not turn in circles.
+// What is left of a long lease is kept; a renewal gives it all its time again, at every later leader too.
+TEST(ReplicaTest, ALongLeaseKeepsWhatIsLeftOfItOverANewLeader) {
+  Group group(3);
+  const int64_t ttl_ms = 1'000'000;
+  const uint64_t first = group.elect();
+  group.grant(first, 5, ttl_ms);
+  group.grant(first, 6, 500'000);  // not long
+  group.advance(seconds(220));
+  const auto left_at = [&](uint64_t at, int64_t lease) {
+    return group.replica(at).lease_clock().remaining_ms(LeaseId(lease), group.now).value_or(-1);
+  };
+  const auto fail_over = [&] {
+    const uint64_t old = group.leader();
+    group.crash(old);
+    for (uint64_t id = 1; id <= 3; ++id) {
+      if (group.up(id)) group.replica(id).on_link_broken(group.now, NodeId(old));
+    }
+    const uint64_t next = group.elect();
+    group.restart(old);
+    group.advance(seconds(1));
+    return next;
+  };
+  const int64_t left = left_at(first, 5);
+  EXPECT_NEAR(static_cast<double>(left), 0.8 * ttl_ms, 0.03 * ttl_ms);
+  const uint64_t second = fail_over();
+  EXPECT_GE(left_at(second, 5), left - 10'000);
+  EXPECT_LE(left_at(second, 5), left + 60'000);  // a twentieth, and what the clocks may be off
+  EXPECT_GT(left_at(second, 6), 490'000);
+  // Not acknowledged before what was written is erased everywhere; through another server the same.
+  const uint64_t other = second == 1 ? 2 : 1;
+  const Ticket alive = group.keep_alive(other, 5);
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(alive), "alive");
+  EXPECT_EQ(group.answers[alive].number, ttl_ms);
+  EXPECT_EQ(group.member(second).keyspace().record(remaining_record_key(LeaseId(5))), nullptr);
+  const uint64_t third = fail_over();
+  EXPECT_GT(left_at(third, 5), ttl_ms - 10'000);
+}
+
+// 1. What is left is being written down. 2. A renewal comes before that is applied. 3. The leader changes: what was
+// acknowledged must count there.
+TEST(ReplicaTest, ARenewalIsNotAcknowledgedWhileWhatWasLeftIsBeingWritten) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  group.grant(leader, 5, 1'000'000);
+  group.advance(seconds(49));
+  for (uint64_t id = 1; id <= 3; ++id) group.member(id).disk_stopped = true;
+  group.advance(seconds(2));  // proposed, and not durable anywhere
+  ASSERT_EQ(group.member(leader).keyspace().record(remaining_record_key(LeaseId(5))), nullptr);
+  const Ticket alive = group.keep_alive(leader, 5);
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(alive), "none");
+  for (uint64_t id = 1; id <= 3; ++id) group.member(id).disk_stopped = false;
+  group.advance(seconds(1));
+  EXPECT_EQ(group.kind(alive), "alive");
+  EXPECT_EQ(group.member(leader).keyspace().record(remaining_record_key(LeaseId(5))), nullptr);
+}
+
+TEST(LeaseCheckpoints, RecordsComeBackAndOthersAreNone) {
+  const std::string key = remaining_record_key(LeaseId(-2));
+  EXPECT_EQ(lease_of_remaining(key), LeaseId(-2));
+  EXPECT_EQ(decode_remaining(encode_remaining(77)), 77);
+  EXPECT_FALSE(decode_remaining(""));
+  EXPECT_FALSE(decode_remaining("\x02\x01"));
+  EXPECT_FALSE(decode_remaining(encode_remaining(77) + "x"));
+  EXPECT_FALSE(lease_of_remaining("lease-remaining/12"));
+  EXPECT_FALSE(lease_of_remaining("lease-remaining/000000000000000g"));
+  EXPECT_FALSE(lease_of_remaining("setting/clock-lease-reads"));
+}
+
 TEST(ReplicaTest, ALeaderThatHandsOverTriesToEndLeasesNowAndThen) {
   Group group(3);
   const uint64_t leader = group.elect();
