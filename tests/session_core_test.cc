@@ -150,6 +150,7 @@ TEST_F(SessionCoreTest, TrustCountsFromTheSending) {
 // asking may be done at any time. 3. What that opened is nobody's, and ends by itself.
 TEST_F(SessionCoreTest, AnOpeningAskedAgainIsOfAnotherSession) {
   connect(one_);
+  (void)acquire(one_, "before");
   deliver(one_);
   world_.settle();
   EXPECT_EQ(one_.core.id(), 1);
@@ -160,7 +161,7 @@ TEST_F(SessionCoreTest, AnOpeningAskedAgainIsOfAnotherSession) {
   EXPECT_NE(one_.core.id(), 1);
   EXPECT_GT(one_.core.id(), 0);
   EXPECT_EQ(one_.core.safe_until(), world_.now + kTtl);
-  EXPECT_EQ(told(), "safe");
+  EXPECT_EQ(told(), "safe; 1 done before@2");
   EXPECT_TRUE(world_.view().session(SessionId(static_cast<uint64_t>(one_.core.id()))));
   // Opened, it stays that one.
   const int64_t id = one_.core.id();

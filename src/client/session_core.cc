@@ -263,6 +263,7 @@ void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& resp
       closing_ = false;
     } else if (response.what_case() == v1::SessionResponse::kOpened ||
                response.what_case() == v1::SessionResponse::kAttached) {
+      opened_ = true;
       attached_ = true;
       v1::SessionRequest request;
       request.set_session(id_);
@@ -445,7 +446,6 @@ bool SessionCore::Impl::is_free(const Operation& operation, OperationId self) co
 
 OperationId SessionCore::Impl::add(Instant now, Operation operation) {
   const OperationId id = ++last_operation_;
-  operation.request.set_session(id_);
   Operation& added = operations_.emplace(id, std::move(operation)).first->second;
   if (is_final()) {
     end(now, id, Outcome::kLost, "SESSION_EXPIRED", "the session has ended");
@@ -622,6 +622,8 @@ void SessionCore::Impl::flush(Instant now) {
 }
 
 void SessionCore::Impl::send(Operation& operation) {
+  // It may have been begun before the session was opened, and so had its number.
+  operation.request.set_session(id_);
   operation.request.set_again(operation.in_doubt);
   operation.in_doubt = true;
   operation.stage = Stage::kAsked;
