@@ -1,5 +1,6 @@
-// A request as JSON: a line with its path behind /v3/, and the body. One server, which takes each as if it were its
-// first. Whatever is said, there is one answer, or a stream of lines, and each of them is JSON's by its look.
+// A request as JSON: a line with its path, behind /v3/ where it does not begin with a slash, and the body. One server,
+// which takes each as if it were its first. Whatever is said, there is one answer, or a stream of lines, and each of
+// them is JSON's by its look.
 #include <cstdint>
 #include <memory>
 
@@ -48,8 +49,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view path = input.substr(0, input.find('\n'));
   const std::string_view body = input.substr(std::min(path.size() + 1, input.size()));
   Answer answer;
-  const auto handler = cluster->service().open_http(
-      {.method = "POST", .target = "/v3/" + std::string(path), .body = std::string(body)}, answer);
+  const std::string target = path.starts_with('/') ? std::string(path) : "/v3/" + std::string(path);
+  const auto handler =
+      cluster->service().open_http({.method = "POST", .target = target, .body = std::string(body)}, answer);
   if (!answer.over && handler != nullptr) {
     cluster->settle();
     if (!answer.over) handler->on_cancel();

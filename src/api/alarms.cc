@@ -29,6 +29,20 @@ bool parse_number(std::string_view text, int base, Number& number) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+// What hands something on, a claim to the next candidate, deletes as it puts: it is taken for no growth.
+size_t growth_of_internal(ByteView body) {
+  using Kind = keyspace::InternalOperation::Kind;
+  keyspace::InternalCommand command;
+  if (keyspace::decode(body, command) != ErrorId::kNone) return 0;
+  size_t bytes = 0;
+  for (const keyspace::InternalOperation& operation : command.operations) {
+    if (operation.kind == Kind::kDelete) return 0;
+    if (operation.kind != Kind::kPut && operation.kind != Kind::kRecordPut) continue;
+    bytes += operation.key.size() + operation.value.size() + kKeyOverhead;
+  }
+  return bytes;
+}
+
 // What a request may add, at most; zero if it adds nothing.
 size_t growth_of(CommandKind kind, ByteView canonical) {
   switch (kind) {
@@ -43,6 +57,10 @@ size_t growth_of(CommandKind kind, ByteView canonical) {
       for (const keyspace::PutRequest& put : program.puts) bytes += put.key.size() + put.value.size() + kKeyOverhead;
       return bytes;
     }
+    case CommandKind::kSessionOpen:
+      return canonical.size() + kLeaseBytes;
+    case CommandKind::kInternal:
+      return growth_of_internal(canonical);
     default:
       return 0;
   }

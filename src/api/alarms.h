@@ -54,7 +54,7 @@ class Alarms {
   [[nodiscard]] bool stands(AlarmKind kind) const;
   [[nodiscard]] uint64_t quota_bytes() const { return quota_bytes_; }
 
-  // Of a client's request of one of etcd's kinds that is to enter the log.
+  // Of a client's request that is to enter the log: of one of etcd's kinds, or of a session.
   [[nodiscard]] keyspace::ErrorId refusal_of(const keyspace::Keyspace& keyspace, keyspace::CommandKind kind,
                                              ByteView canonical);
   // Of one key with its value, or a lease, in so many bytes.

@@ -476,10 +476,11 @@ TEST_F(ClusterTest, Reflection) {
     std::set<std::string> names;
     for (const auto& service : list.list_services_response().service()) names.insert(service.name());
     EXPECT_EQ(names, (std::set<std::string>{
-                         "conclave.v1.Cluster", "etcdserverpb.Auth", "etcdserverpb.Cluster", "etcdserverpb.KV",
-                         "etcdserverpb.Lease", "etcdserverpb.Maintenance", "etcdserverpb.Watch",
-                         "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
-                         "grpc.reflection.v1alpha.ServerReflection", "v3electionpb.Election", "v3lockpb.Lock"}));
+                         "conclave.v1.Cluster", "conclave.v1.Elections", "conclave.v1.Locks", "conclave.v1.Sessions",
+                         "etcdserverpb.Auth", "etcdserverpb.Cluster", "etcdserverpb.KV", "etcdserverpb.Lease",
+                         "etcdserverpb.Maintenance", "etcdserverpb.Watch", "grpc.health.v1.Health",
+                         "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
+                         "v3electionpb.Election", "v3lockpb.Lock"}));
     // Every service is told with all that it needs: a pool can be built of the answer.
     for (const std::string& name : names) {
       request.set_file_containing_symbol(name);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "api/kv.h"
+#include "api/reserved.h"
 #include "api/stream_call.h"
 #include "base/assert.h"
 #include "base/mark.h"
@@ -57,6 +58,10 @@ class CampaignCall final : public UnaryCall, public Claims::Owner {
     v3electionpb::CampaignRequest request;
     if (!parse(message, request) || !admits_growth(request.name().size() + request.value().size())) return;
     name_ = request.name();
+    if (is_reserved(layers::claim_prefix(name_))) {
+      fail(GrpcCode::kPermissionDenied, kReservedKeysRefusal);
+      return;
+    }
     claim_ = claims_.make({.name = name_,
                            .lease = LeaseId(request.lease()),
                            .value = std::move(*request.mutable_value()),
@@ -85,6 +90,8 @@ class LeaderTxnCall : public UnaryCall {
       fail(error);
     } else if (canonical.size() > kRequestBytesMax) {
       fail(ErrorId::kRequestTooLarge);
+    } else if (writes_reserved(context().keyspace(), CommandKind::kTxn, canonical)) {
+      fail(GrpcCode::kPermissionDenied, kReservedKeysRefusal);
     } else {
       write({.kind = CommandKind::kTxn}, canonical);
     }

@@ -102,7 +102,7 @@ class Http::Probe final : public Waiter {
   node::Ticket ticket_ = 0;
 };
 
-Http::Http(Context& context) : context_(context) {}
+Http::Http(Context& context, const SessionsHost& sessions) : context_(context), sessions_(sessions) {}
 
 Http::~Http() = default;
 
@@ -137,7 +137,7 @@ void Http::serve(const net::HttpRequest& request, std::function<void(net::HttpRe
             .body = fmt::format(R"({{"etcdserver":"{0}","etcdcluster":"{1}","storage":"{1}"}})",
                                 context_.options().version, context_.options().cluster_version())});
   } else if (path == "/metrics") {
-    answer({.content_type = std::string(kMetricsType), .body = metrics_text(context_)});
+    answer({.content_type = std::string(kMetricsType), .body = metrics_text(context_, sessions_)});
   } else if (path == "/health") {
     auto tell = [this, answer = std::move(answer)](bool healthy, std::string_view reason) {
       ++(healthy ? context_.metrics().health_successes : context_.metrics().health_failures);
@@ -349,6 +349,25 @@ void add_network(NodeId self, const NetworkMetrics& network, std::string& out) {
   add_round_trips(network.round_trips, out);
 }
 
+void add_sessions(const SessionsHost& host, std::string& out) {
+  const auto add = [&out](std::string_view name, std::string_view help, auto value) {
+    out += fmt::format("# HELP conclave_{0} {1}\n# TYPE conclave_{0} gauge\nconclave_{0} {2}\n", name, help, value);
+  };
+  add("session_streams", "Streams that speak for sessions, single calls among them.", host.sessions().streams());
+  add("sessions_attached", "Sessions that a stream here speaks for.", host.sessions().attached());
+  add("claims_waiting", "Claims and candidacies of these sessions that wait.", host.sessions().waiters());
+  add("session_held_bytes", "Answers that clients of session streams have not read, where they are many.",
+      host.held_bytes());
+  out += "# HELP conclave_session_operations_total Operations of sessions answered here, by kind and outcome.\n";
+  out += "# TYPE conclave_session_operations_total counter\n";
+  for (size_t i = 0; i < kSessionOperationCount; ++i) {
+    for (const auto& [outcome, count] : host.outcomes()[i]) {
+      out += fmt::format("conclave_session_operations_total{{operation=\"{}\",outcome=\"{}\"}} {}\n",
+                         to_string(static_cast<SessionOperation>(i)), outcome, count);
+    }
+  }
+}
+
 // Under the names that Prometheus' client libraries use; `etcdctl check datascale` reads the resident memory.
 void add_process(const ProcessMetrics& process, std::string& out) {
   const auto add = [&out](std::string_view name, std::string_view kind, auto value) {
@@ -408,7 +427,7 @@ void add_etcd_names(Context& context, std::string& out) {
 
 }  // namespace
 
-std::string metrics_text(Context& context) {
+std::string metrics_text(Context& context, const SessionsHost& sessions) {
   std::string out;
   const auto add = [&out](std::string_view name, std::string_view kind, std::string_view help, auto value) {
     out += fmt::format("# HELP conclave_{0} {1}\n# TYPE conclave_{0} {2}\nconclave_{0} {3}\n", name, help, kind, value);
@@ -465,6 +484,7 @@ std::string metrics_text(Context& context) {
                          path_of(static_cast<Method>(method)).substr(1), code, count);
     }
   }
+  add_sessions(sessions, out);
   if (context.options().disk) add_disk(context.options().disk(), out);
   if (context.options().network) add_network(context.options().self, context.options().network(), out);
   if (context.options().process) add_process(context.options().process(), out);

@@ -8,13 +8,14 @@
 #include <string>
 
 #include "api/context.h"
+#include "api/sessions_host.h"
 #include "net/server.h"
 
 namespace conclave::api {
 
 class Http {
  public:
-  explicit Http(Context& context);
+  Http(Context& context, const SessionsHost& sessions);
   Http(const Http&) = delete;
   Http& operator=(const Http&) = delete;
   ~Http();
@@ -26,11 +27,12 @@ class Http {
   void probe(std::function<void(bool healthy, std::string_view reason)> done);
 
   Context& context_;
+  const SessionsHost& sessions_;
   std::map<uint64_t, std::unique_ptr<Probe>> probes_;
   uint64_t last_ = 0;
 };
 
 // Prometheus' text format.
-[[nodiscard]] std::string metrics_text(Context& context);
+[[nodiscard]] std::string metrics_text(Context& context, const SessionsHost& sessions);
 
 }  // namespace conclave::api

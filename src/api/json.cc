@@ -1,6 +1,7 @@
 #include "api/json.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include <fmt/format.h>
@@ -25,7 +26,8 @@ struct Route {
   std::string_view path;  // behind the version
   Method method;
 };
-constexpr Route kRoutes[] = {
+// etcd's, behind /v3/ and /v3beta/.
+constexpr Route kEtcdRoutes[] = {
     {"kv/range", Method::kRange},
     {"kv/put", Method::kPut},
     {"kv/deleterange", Method::kDeleteRange},
@@ -79,6 +81,39 @@ constexpr Route kRoutes[] = {
     {"election/resign", Method::kResign},
 };
 
+// Ours, behind /v1/: the service and the method, in lower case with underscores.
+constexpr Route kOwnRoutes[] = {
+    {"session/session", Method::kSessionsSession},
+    {"session/open", Method::kSessionsOpen},
+    {"session/keep_alive", Method::kSessionsKeepAlive},
+    {"session/close", Method::kSessionsClose},
+    {"session/events", Method::kSessionsEvents},
+    {"session/describe", Method::kSessionsDescribe},
+    {"session/list", Method::kSessionsList},
+    {"session/kill", Method::kSessionsKill},
+    {"lock/acquire", Method::kLocksAcquire},
+    {"lock/release", Method::kLocksRelease},
+    {"lock/validate", Method::kLocksValidate},
+    {"lock/describe", Method::kLocksDescribe},
+    {"lock/list", Method::kLocksList},
+    {"lock/force_release", Method::kLocksForceRelease},
+    {"lock/request_release", Method::kLocksRequestRelease},
+    {"election/campaign", Method::kElectionsCampaign},
+    {"election/proclaim", Method::kElectionsProclaim},
+    {"election/resign", Method::kElectionsResign},
+    {"election/transfer", Method::kElectionsTransfer},
+    {"election/leader", Method::kElectionsLeader},
+    {"election/observe", Method::kElectionsObserve},
+    {"election/describe", Method::kElectionsDescribe},
+    {"election/list", Method::kElectionsList},
+};
+
+std::optional<Method> method_at(std::span<const Route> routes, std::string_view path) {
+  const auto found = std::ranges::find(routes, path, &Route::path);
+  if (found == routes.end()) return std::nullopt;
+  return found->method;
+}
+
 constexpr std::string_view kJson = "application/json";
 
 std::string quoted(std::string_view text) {
@@ -125,17 +160,25 @@ std::string_view http_phrase(int status) {
   }
 }
 
+// google.rpc.ErrorInfo, as libprotobuf would write it; of etcd's errors nothing.
+std::string details_of(const net::GrpcStatus& status) {
+  if (status.reason.empty()) return "";
+  return fmt::format(R"({{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":{},"domain":"{}"}})",
+                     quoted(status.reason), net::kErrorDomain);
+}
+
 // Errors carry what clients of etcd before 3.6 look for, and what those since look for.
 std::string unary_error(const net::GrpcStatus& status) {
   const std::string text = quoted(status.message);
-  return fmt::format(R"({{"error":{0},"code":{1},"message":{0},"details":[]}})", text, status.code);
+  return fmt::format(R"({{"error":{0},"code":{1},"message":{0},"details":[{2}]}})", text, status.code,
+                     details_of(status));
 }
 std::string stream_error(const net::GrpcStatus& status) {
   const int http = http_status_of(status.code);
   return fmt::format(
-      R"({{"error":{{"grpc_code":{0},"http_code":{1},"message":{2},"http_status":"{3}","code":{0},"details":[]}}}})"
+      R"({{"error":{{"grpc_code":{0},"http_code":{1},"message":{2},"http_status":"{3}","code":{0},"details":[{4}]}}}})"
       "\n",
-      status.code, http, quoted(status.message), http_phrase(http));
+      status.code, http, quoted(status.message), http_phrase(http), details_of(status));
 }
 
 const protobuf::MethodDescriptor& descriptor_of(Method method) {
@@ -384,14 +427,12 @@ class JsonCall final : public net::HttpHandler, public net::ServerCall, public T
 }  // namespace
 
 std::optional<Method> json_method_of(std::string_view target) {
-  std::string_view path = target.substr(0, target.find('?'));
+  const std::string_view path = target.substr(0, target.find('?'));
   for (const std::string_view prefix : {"/v3/", "/v3beta/"}) {
-    if (!path.starts_with(prefix)) continue;
-    path.remove_prefix(prefix.size());
-    const auto* const found = std::ranges::find(kRoutes, path, &Route::path);
-    if (found == std::end(kRoutes)) return std::nullopt;
-    return found->method;
+    if (path.starts_with(prefix)) return method_at(kEtcdRoutes, path.substr(prefix.size()));
   }
+  constexpr std::string_view kOwnPrefix = "/v1/";
+  if (path.starts_with(kOwnPrefix)) return method_at(kOwnRoutes, path.substr(kOwnPrefix.size()));
   return std::nullopt;
 }
 

@@ -1,6 +1,7 @@
-// etcd's API as JSON over HTTP: POST /v3/kv/range and so on. A request becomes a call of the same service that gRPC
-// calls reach, and what that answers becomes JSON; nothing is checked or done here that is not about JSON. By
-// libprotobuf's mapping with the fields' original names. For people and scripts: conversion costs some 20 us per KiB.
+// The API as JSON over HTTP: etcd's, POST /v3/kv/range and so on, and ours, POST /v1/lock/acquire and so on. A request
+// becomes a call of the same service that gRPC calls reach, and what that answers becomes JSON; nothing is checked or
+// done here that is not about JSON. By libprotobuf's mapping with the fields' original names. For people and scripts:
+// conversion costs some 20 us per KiB.
 #pragma once
 
 #include <memory>

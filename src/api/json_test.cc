@@ -331,5 +331,109 @@ TEST_F(JsonTest, OverloadSaysWhenToAskAgain) {
   EXPECT_EQ(malformed.retry_after, Duration::zero());
 }
 
+// ---- conclave.v1 ----
+
+TEST_F(JsonTest, SessionsLocksAndElections) {
+  const auto ask_v1 = [this](const std::string& path, const std::string& said) {
+    FakeHttp http(cluster_, "/v1/" + path, said);
+    EXPECT_TRUE(http.over) << path;
+    return std::to_string(http.status) + " " + http.body;
+  };
+  const std::string secret = R"("secret":"MDEyMzQ1Njc4OWFiY2RlZg==")";
+  const std::string opened =
+      ask_v1("session/open", R"({"session":"7","ttl_ms":10000,"description":"a test",)" + secret + "}");
+  EXPECT_TRUE(opened.starts_with(R"(200 {"session":"7","place":{"index":")")) << opened;
+  EXPECT_TRUE(opened.ends_with(R"("opened":{"ttl_ms":"10000"}})")) << opened;
+  const auto identity = [&secret](int sequence) {
+    return R"("identity":{"session":"7","incarnation":"1","sequence":")" + std::to_string(sequence) + "\"," + secret +
+           "}";
+  };
+  EXPECT_EQ(ask_v1("lock/acquire", "{" + identity(1) + R"(,"acquire":{"names":["a"],"try":true}})"),
+            R"(200 {"claims":[{"name":"a","token":"2","granted":true}]})");
+  EXPECT_EQ(ask_v1("lock/acquire", "{" + identity(2) + R"(,"acquire":{"names":["a"],"up_to_ms":"100"}})"),
+            R"(409 {"error":"ALREADY_HELD: the session has a claim on that name","code":6,)"
+            R"("message":"ALREADY_HELD: the session has a claim on that name","details":[)"
+            R"({"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"ALREADY_HELD","domain":"conclave"}]})");
+  EXPECT_EQ(ask_v1("lock/validate", R"({"name":"a","token":"2"})"), R"(200 {"valid":true,"revision":"2"})");
+  EXPECT_EQ(ask_v1("lock/describe", R"({"name":"a"})"),
+            R"(200 {"name":"a","owner":{"key":"a/7","token":"2","lease":"7","description":"a test","is_session":true},)"
+            R"("revision":"2"})");
+  EXPECT_EQ(ask_v1("lock/list", ""),
+            R"(200 {"locks":[{"name":"a","owner":{"key":"a/7","token":"2","lease":"7","description":"a test",)"
+            R"("is_session":true},"revision":"2"}]})");
+  EXPECT_EQ(ask_v1("lock/request_release", R"({"name":"a"})"), R"(200 {"token":"2"})");
+  EXPECT_EQ(ask_v1("lock/release", "{" + identity(3) + R"(,"release":{"name":"a","token":"2"}})"),
+            R"(200 {"held":true})");
+  EXPECT_EQ(ask_v1("lock/force_release", R"({"name":"a","token":"2","now":true})"), "200 {}");
+  EXPECT_EQ(ask_v1("election/campaign", "{" + identity(4) + R"(,"campaign":{"name":"e","value":"djE="}})"),
+            R"(200 {"token":"4"})");
+  EXPECT_EQ(ask_v1("election/proclaim", "{" + identity(5) + R"(,"proclaim":{"name":"e","token":"4","value":"djI="}})"),
+            R"(200 {"revision":"5"})");
+  EXPECT_EQ(ask_v1("election/leader", R"({"name":"e"})"),
+            R"(200 {"name":"e","token":"4","value":"djI=","lease":"7","mod_revision":"5"})");
+  EXPECT_TRUE(ask_v1("election/describe", R"({"name":"e"})").starts_with(R"(200 {"name":"e","leader":{"name":"e",)"));
+  EXPECT_TRUE(ask_v1("election/list", "{}").starts_with(R"(200 {"elections":[{"name":"e",)"));
+  EXPECT_TRUE(ask_v1("election/transfer", "{" + identity(6) + R"(,"transfer":{"name":"e","token":"4","to":"8"}})")
+                  .starts_with(R"(404 {"error":"NO_CANDIDATE: )"));
+  EXPECT_EQ(ask_v1("election/resign", "{" + identity(7) + R"(,"resign":{"name":"e","token":"4"}})"),
+            R"(200 {"held":true})");
+  EXPECT_TRUE(ask_v1("session/keep_alive", "{" + identity(0) + "}").ends_with(R"("kept":{}})"));
+  EXPECT_TRUE(
+      ask_v1("session/describe", R"({"session":"7"})").starts_with(R"(200 {"session":"7","description":"a test",)"));
+  EXPECT_TRUE(ask_v1("session/list", "").starts_with(R"(200 {"sessions":[{"session":"7",)"));
+  EXPECT_TRUE(
+      ask_v1("session/close", R"({"session":"7","incarnation":"1",)" + secret + "}").ends_with(R"("closed":{}})"));
+  EXPECT_TRUE(ask_v1("session/kill", R"({"session":"7"})").starts_with(R"(404 {"error":"SESSION_EXPIRED: )"));
+
+  EXPECT_TRUE(ask_v1("session/open", R"({"session":7,"ttl_ms":"10","secret":"?"})")
+                  .starts_with(R"(400 {"error":"the body is not a conclave.v1.OpenSession in JSON","code":3)"));
+  FakeHttp unknown(cluster_, "/v1/lock/steal", "{}");
+  EXPECT_FALSE(unknown.is_served);
+  FakeHttp elsewhere(cluster_, "/v3/lock/acquire", "{}");
+  EXPECT_FALSE(elsewhere.is_served);
+  FakeHttp ours(cluster_, "/v1/kv/range", "{}");
+  EXPECT_FALSE(ours.is_served);
+}
+
+TEST_F(JsonTest, WhatHappensToASessionIsLines) {
+  const std::string identity = R"({"session":"7","incarnation":"1","secret":"MDEyMzQ1Njc4OWFiY2RlZg=="})";
+  EXPECT_TRUE(
+      FakeHttp(cluster_, "/v1/session/open", R"({"session":"7","ttl_ms":"10000","secret":"MDEyMzQ1Njc4OWFiY2RlZg=="})")
+          .says("opened"));
+  FakeHttp events(cluster_, "/v1/session/events", identity);
+  EXPECT_EQ(events.lines(), 1);
+  EXPECT_TRUE(events.body.starts_with(R"({"result":{"session":"7","place":{)")) << events.body;
+  EXPECT_TRUE(events.says(R"("attached":{"ttl_ms":"10000"}}})")) << events.body;
+  FakeHttp observe(cluster_, "/v1/election/observe", R"({"name":"e"})");
+  EXPECT_TRUE(observe.body.starts_with(R"({"result":{"name":"e","mod_revision":"1"}})")) << observe.body;
+  FakeHttp campaign(cluster_, "/v1/election/campaign",
+                    R"({"identity":)" + identity.substr(0, identity.size() - 1) +
+                        R"(,"sequence":"1"},"campaign":{"name":"e","value":"djE="}})");
+  EXPECT_EQ(campaign.status, 200) << campaign.body;
+  EXPECT_EQ(observe.lines(), 2);
+  EXPECT_TRUE(observe.says(R"("value":"djE=")")) << observe.body;
+  EXPECT_TRUE(events.says(R"("granted":{"name":"e","token":"2"})")) << events.body;
+  cluster_.advance(11s);
+  EXPECT_TRUE(events.over);
+  EXPECT_TRUE(events.says(R"("ended":{"reason":"EXPIRED"})")) << events.body;
+  EXPECT_EQ(observe.lines(), 3) << "a vacancy";
+  FakeHttp gone(cluster_, "/v1/session/events", identity);
+  EXPECT_EQ(gone.status, 404);
+  EXPECT_TRUE(gone.says(R"("details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"SESSION_EXPIRED")"))
+      << gone.body;
+}
+
+// All requests in one body; the answers are lines, and the last one ends it.
+TEST_F(JsonTest, TheStreamOfSessionsTakesAllAtOnce) {
+  FakeHttp stream(cluster_, "/v1/session/session",
+                  R"({"session":"7","open":{"ttl_ms":"10000","secret":"MDEyMzQ1Njc4OWFiY2RlZg=="}})"
+                  R"({"keep_alive":{"id":"5"}} {"session":"7","sequence":"1","acquire":{"names":["a"]}})");
+  cluster_.advance(1s);
+  EXPECT_TRUE(stream.over);
+  EXPECT_EQ(stream.lines(), 3) << stream.body;
+  EXPECT_TRUE(stream.says(R"("reason":"NOT_ATTACHED")")) << "before it was opened: " << stream.body;
+  EXPECT_TRUE(stream.says(R"("kept":{"id":"5"})")) << stream.body;
+}
+
 }  // namespace
 }  // namespace conclave::api

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <utility>
 
+#include "api/reserved.h"
 #include "api/stream_call.h"
 #include "base/assert.h"
 #include "base/mark.h"
@@ -31,6 +32,8 @@ class WriteCall : public UnaryCall {
       fail(error);
     } else if (canonical.size() > kRequestBytesMax) {
       fail(ErrorId::kRequestTooLarge);
+    } else if (writes_reserved(context().keyspace(), kind_, canonical)) {
+      fail(GrpcCode::kPermissionDenied, kReservedKeysRefusal);
     } else if (const ErrorId refusal = context().alarms().refusal_of(context().keyspace(), kind_, canonical);
                refusal != ErrorId::kNone) {
       fail(refusal);

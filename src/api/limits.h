@@ -53,6 +53,25 @@ inline constexpr size_t kClaimEventsMax = 4096;
 // Waiters looked at again in one turn then, at about a microsecond each.
 inline constexpr size_t kClaimRechecksPerTurn = 1024;
 
+// Streams that speak for sessions, those of single calls among them.
+inline constexpr size_t kSessionStreamsMax = 262'144;
+// Operations of one stream without an answer: thousands of sessions may begin at once. Beyond it they are refused.
+inline constexpr size_t kSessionOperationsMax = 65'536;
+// Sessions of one stream that are being opened or attached. Each answer tells all that a session owns, so the next
+// wait.
+inline constexpr size_t kSessionAttachmentsMax = 1024;
+// Requests of one stream that wait, since its client does not read or too many attachments are under way.
+inline constexpr size_t kSessionRequestsWaitingMax = 65'536;
+// Of one stream: requests that wait, and answers that its client has not taken. A session that owns much is told so in
+// 2 MiB, and what happens to many comes at once.
+inline constexpr size_t kSessionStreamBytesMax = size_t{64} << 20;
+// Less is not counted: net says that a client reads on only where there was more.
+inline constexpr size_t kSessionBytesUncounted = size_t{64} << 10;
+// The same of all streams; beyond it whichever grows next is ended, if it has more than kStreamBytesQueuedMax.
+inline constexpr size_t kSessionStreamsBytesMax = size_t{512} << 20;
+// How often one looks whether a lock that was asked back is released.
+inline constexpr Duration kReleaseCheck = std::chrono::milliseconds(100);
+
 // A streamed range is sent in parts of about this size; one key and its value may be larger.
 inline constexpr size_t kRangePartBytes = size_t{64} << 10;
 // How much is read between two looks at that size: a unit is a key or a KiB.

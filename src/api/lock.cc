@@ -2,9 +2,11 @@
 
 #include <utility>
 
+#include "api/reserved.h"
 #include "base/assert.h"
 #include "etcd/lock.pb.h"
 #include "keyspace/wire.h"
+#include "layers/recipe.h"
 
 namespace conclave::api {
 namespace {
@@ -28,6 +30,10 @@ class LockCall final : public UnaryCall, public Claims::Owner {
   void on_request(ByteView message) override {
     v3lockpb::LockRequest request;
     if (!parse(message, request) || !admits_growth(request.name().size())) return;
+    if (is_reserved(layers::claim_prefix(request.name()))) {
+      fail(keyspace::GrpcCode::kPermissionDenied, kReservedKeysRefusal);
+      return;
+    }
     claim_ = claims_.make({.name = std::move(*request.mutable_name()), .lease = LeaseId(request.lease())}, *this);
   }
   void on_cancelled() override { claims_.cancel(std::exchange(claim_, 0)); }
@@ -48,6 +54,10 @@ class UnlockCall final : public UnaryCall {
     if (!parse(message, request)) return;
     if (request.key().empty()) {
       fail(ErrorId::kEmptyKey);
+      return;
+    }
+    if (is_reserved(request.key())) {
+      fail(keyspace::GrpcCode::kPermissionDenied, kReservedKeysRefusal);
       return;
     }
     std::string body;

@@ -65,7 +65,30 @@ namespace conclave::api {
   X(kProclaim, "/v3electionpb.Election/Proclaim")                                       \
   X(kLeader, "/v3electionpb.Election/Leader")                                           \
   X(kObserve, "/v3electionpb.Election/Observe")                                         \
-  X(kResign, "/v3electionpb.Election/Resign")
+  X(kResign, "/v3electionpb.Election/Resign")                                           \
+  X(kSessionsSession, "/conclave.v1.Sessions/Session")                                  \
+  X(kSessionsOpen, "/conclave.v1.Sessions/Open")                                        \
+  X(kSessionsKeepAlive, "/conclave.v1.Sessions/KeepAlive")                              \
+  X(kSessionsClose, "/conclave.v1.Sessions/Close")                                      \
+  X(kSessionsEvents, "/conclave.v1.Sessions/Events")                                    \
+  X(kSessionsDescribe, "/conclave.v1.Sessions/Describe")                                \
+  X(kSessionsList, "/conclave.v1.Sessions/List")                                        \
+  X(kSessionsKill, "/conclave.v1.Sessions/Kill")                                        \
+  X(kLocksAcquire, "/conclave.v1.Locks/Acquire")                                        \
+  X(kLocksRelease, "/conclave.v1.Locks/Release")                                        \
+  X(kLocksValidate, "/conclave.v1.Locks/Validate")                                      \
+  X(kLocksDescribe, "/conclave.v1.Locks/Describe")                                      \
+  X(kLocksList, "/conclave.v1.Locks/List")                                              \
+  X(kLocksForceRelease, "/conclave.v1.Locks/ForceRelease")                              \
+  X(kLocksRequestRelease, "/conclave.v1.Locks/RequestRelease")                          \
+  X(kElectionsCampaign, "/conclave.v1.Elections/Campaign")                              \
+  X(kElectionsProclaim, "/conclave.v1.Elections/Proclaim")                              \
+  X(kElectionsResign, "/conclave.v1.Elections/Resign")                                  \
+  X(kElectionsTransfer, "/conclave.v1.Elections/Transfer")                              \
+  X(kElectionsLeader, "/conclave.v1.Elections/Leader")                                  \
+  X(kElectionsObserve, "/conclave.v1.Elections/Observe")                                \
+  X(kElectionsDescribe, "/conclave.v1.Elections/Describe")                              \
+  X(kElectionsList, "/conclave.v1.Elections/List")
 
 enum class Method : uint8_t {
 #define X(identifier, path) identifier,

@@ -6,12 +6,14 @@
 #include "api/cluster.h"
 #include "api/election.h"
 #include "api/grpc_services.h"
+#include "api/inspection.h"
 #include "api/json.h"
 #include "api/kv.h"
 #include "api/lease.h"
 #include "api/lock.h"
 #include "api/maintenance.h"
 #include "api/methods.h"
+#include "api/sessions.h"
 #include "api/status.h"
 #include "api/watch.h"
 #include "base/assert.h"
@@ -51,9 +53,10 @@ class LearnerRefusal final : public Call {
 Service::Service(ServiceOptions options, node::Replica& replica, env::Clock& clock)
     : context_(std::move(options), replica, clock),
       claims_(context_),
+      sessions_(context_),
       publisher_(context_),
       alarm_keeper_(context_),
-      http_(context_) {}
+      http_(context_, sessions_) {}
 
 std::unique_ptr<net::CallHandler> Service::open(net::ServerCall& call) {
   const std::optional<Method> method = method_of(call.path());
@@ -128,6 +131,31 @@ std::unique_ptr<net::CallHandler> Service::open(net::ServerCall& call) {
     case Method::kObserve:
     case Method::kResign:
       return make_election_call(context_, claims_, call, *method);
+    case Method::kSessionsSession:
+    case Method::kSessionsOpen:
+    case Method::kSessionsKeepAlive:
+    case Method::kSessionsClose:
+    case Method::kSessionsEvents:
+    case Method::kLocksAcquire:
+    case Method::kLocksRelease:
+    case Method::kElectionsCampaign:
+    case Method::kElectionsProclaim:
+    case Method::kElectionsResign:
+    case Method::kElectionsTransfer:
+    case Method::kElectionsObserve:
+      return make_sessions_call(context_, sessions_, call, *method);
+    case Method::kSessionsDescribe:
+    case Method::kSessionsList:
+    case Method::kSessionsKill:
+    case Method::kLocksValidate:
+    case Method::kLocksDescribe:
+    case Method::kLocksList:
+    case Method::kLocksForceRelease:
+    case Method::kLocksRequestRelease:
+    case Method::kElectionsLeader:
+    case Method::kElectionsDescribe:
+    case Method::kElectionsList:
+      return make_inspection_call(context_, call, *method);
   }
   UNREACHABLE();
 }
@@ -197,12 +225,14 @@ void Service::on_applied(const keyspace::Effects& effects) {
   }
   if (alarms_changed) context_.alarms().refresh(context_.keyspace());
   claims_.on_applied();
+  sessions_.on_entry();
 }
 
 void Service::on_state_replaced() {
   ++member_records_version_;
   context_.on_state_replaced();
   claims_.on_state_replaced();
+  sessions_.on_state_replaced();
 }
 
 void Service::on_role_changed(const raft::Status& status) {
@@ -210,6 +240,7 @@ void Service::on_role_changed(const raft::Status& status) {
 }
 
 void Service::turn_end(Instant now) {
+  sessions_.turn_end(now);
   context_.turn_end(now);
 }
 

@@ -6,6 +6,7 @@
 // and works on; then net sends. has_work(): another turn is due at once.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 
@@ -15,6 +16,7 @@
 #include "api/http.h"
 #include "api/members.h"
 #include "api/options.h"
+#include "api/sessions_host.h"
 #include "env/clock.h"
 #include "net/server.h"
 #include "node/replica.h"
@@ -49,8 +51,8 @@ class Service final : public net::Service, public node::ReplicaClients {
 
   // ---- Turns ----
   void turn_end(Instant now);
-  [[nodiscard]] Instant next_deadline() const { return context_.next_deadline(); }
-  [[nodiscard]] bool has_work() const { return context_.has_work(); }
+  [[nodiscard]] Instant next_deadline() const { return std::min(context_.next_deadline(), sessions_.next_deadline()); }
+  [[nodiscard]] bool has_work() const { return context_.has_work() || sessions_.has_work(); }
   // Calls under way that end by themselves: a server that ends waits for them, and not for streams.
   [[nodiscard]] uint64_t unary_calls_open() { return context_.metrics().unary_calls_open; }
   // What can wait for everybody else: a piece each time, and what it answers goes out with the next turn_end().
@@ -67,6 +69,7 @@ class Service final : public net::Service, public node::ReplicaClients {
 
   Context context_;
   Claims claims_;
+  SessionsHost sessions_;
   Publisher publisher_;
   AlarmKeeper alarm_keeper_;
   Http http_;

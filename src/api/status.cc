@@ -58,4 +58,45 @@ keyspace::ErrorId error_of(node::ChangeRefusal refusal) {
   UNREACHABLE();
 }
 
+net::GrpcStatus status_of(const v1::Error& error) {
+  return {.code = error.code(), .message = error.reason() + ": " + error.message(), .reason = error.reason()};
+}
+
+v1::Error session_error(keyspace::GrpcCode code, std::string_view reason, std::string_view message) {
+  v1::Error error;
+  error.set_code(static_cast<uint32_t>(code));
+  error.set_reason(std::string(reason));
+  error.set_message(std::string(message));
+  return error;
+}
+
+v1::Error session_error(keyspace::ErrorId error) {
+  using keyspace::ErrorId;
+  using keyspace::GrpcCode;
+  switch (error) {
+    case ErrorId::kNoLeader:
+    case ErrorId::kTimeout:
+      return session_error(GrpcCode::kUnavailable, kNoQuorumReason,
+                           "no leader was found in time; nothing was done: ask again");
+    case ErrorId::kTooManyRequests:
+      return session_error(GrpcCode::kResourceExhausted, kOverloadedReason,
+                           "a queue is full; nothing was done: ask again, later");
+    case ErrorId::kNoSpace:
+      return session_error(GrpcCode::kResourceExhausted, kNoSpaceReason,
+                           "the quota is used up, or a disk; nothing was done: delete something, or raise the quota");
+    case ErrorId::kLeaderChanged:
+      return session_error(GrpcCode::kUnavailable, kNoQuorumReason,
+                           "this server took over a newer state meanwhile; nothing was done: ask again");
+    case ErrorId::kMalformed:
+      return session_error(GrpcCode::kInvalidArgument, kInvalidRequestReason, "the bytes are not of such a request");
+    default:
+      return session_error(keyspace::grpc_code(error), kInvalidRequestReason, keyspace::error_text(error));
+  }
+}
+
+v1::Error unknown_outcome() {
+  return session_error(keyspace::GrpcCode::kUnavailable, kUnknownOutcomeReason,
+                       "no answer came in time; whether it was done is not known: ask again");
+}
+
 }  // namespace conclave::api

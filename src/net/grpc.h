@@ -15,6 +15,8 @@ struct GrpcStatus {
   // The server is at one of its limits, which passes: when it is worth asking again. Zero: nothing is said of that. It
   // travels as grpc-retry-pushback-ms, which gRPC's own retries obey, and as google.rpc.RetryInfo among the details.
   Duration retry_after{};
+  // Stable, for programs; empty: the code and the message are all there is. As google.rpc.ErrorInfo among the details.
+  std::string reason;
   [[nodiscard]] bool ok() const { return code == 0; }
 };
 

@@ -211,7 +211,7 @@ std::string percent_decode(std::string_view text) {
   return out;
 }
 
-// ---- Retry hints ----
+// ---- What a status says beside code and message ----
 
 namespace {
 
@@ -259,20 +259,38 @@ std::optional<Duration> parse_pushback(std::string_view text) {
   return std::min<Duration>(std::chrono::milliseconds(milliseconds), kPushbackMax);
 }
 
-std::string format_retry_details(const GrpcStatus& status) {
-  const auto seconds = std::chrono::floor<std::chrono::seconds>(status.retry_after);
-  std::string delay;  // google.protobuf.Duration
-  add_number_field(1, static_cast<uint64_t>(seconds.count()), delay);
-  add_number_field(2, static_cast<uint64_t>(std::chrono::nanoseconds(status.retry_after - seconds).count()), delay);
-  std::string retry_info;  // google.rpc.RetryInfo
-  add_bytes_field(1, delay, retry_info);
+namespace {
+
+// As field 3 of a google.rpc.Status.
+void add_detail(std::string_view type, std::string_view message, std::string& out) {
   std::string detail;  // google.protobuf.Any
-  add_bytes_field(1, "type.googleapis.com/google.rpc.RetryInfo", detail);
-  add_bytes_field(2, retry_info, detail);
+  add_bytes_field(1, type, detail);
+  add_bytes_field(2, message, detail);
+  add_bytes_field(3, detail, out);
+}
+
+}  // namespace
+
+std::string format_status_details(const GrpcStatus& status) {
+  if (status.reason.empty() && status.retry_after == Duration::zero()) return "";
   std::string all;  // google.rpc.Status
   add_number_field(1, status.code, all);
   add_bytes_field(2, status.message, all);
-  add_bytes_field(3, detail, all);
+  if (!status.reason.empty()) {
+    std::string info;  // google.rpc.ErrorInfo
+    add_bytes_field(1, status.reason, info);
+    add_bytes_field(2, kErrorDomain, info);
+    add_detail("type.googleapis.com/google.rpc.ErrorInfo", info, all);
+  }
+  if (status.retry_after != Duration::zero()) {
+    const auto seconds = std::chrono::floor<std::chrono::seconds>(status.retry_after);
+    std::string delay;  // google.protobuf.Duration
+    add_number_field(1, static_cast<uint64_t>(seconds.count()), delay);
+    add_number_field(2, static_cast<uint64_t>(std::chrono::nanoseconds(status.retry_after - seconds).count()), delay);
+    std::string retry_info;  // google.rpc.RetryInfo
+    add_bytes_field(1, delay, retry_info);
+    add_detail("type.googleapis.com/google.rpc.RetryInfo", retry_info, all);
+  }
   return base64(all);
 }
 

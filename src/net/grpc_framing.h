@@ -93,7 +93,10 @@ class OutboundMessages {
 // at most an hour is believed.
 [[nodiscard]] std::string format_pushback(Duration retry_after);
 [[nodiscard]] std::optional<Duration> parse_pushback(std::string_view text);
-// grpc-status-details-bin: a google.rpc.Status in base64 that repeats the status and holds a google.rpc.RetryInfo.
-[[nodiscard]] std::string format_retry_details(const GrpcStatus& status);
+// Whose reasons they are, in google.rpc.ErrorInfo.
+inline constexpr std::string_view kErrorDomain = "conclave";
+// grpc-status-details-bin: a google.rpc.Status in base64 that repeats the status and holds a google.rpc.ErrorInfo where
+// there is a reason, and a google.rpc.RetryInfo where it is known when to ask again. Empty if there is neither.
+[[nodiscard]] std::string format_status_details(const GrpcStatus& status);
 
 }  // namespace conclave::net

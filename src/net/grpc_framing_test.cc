@@ -159,11 +159,22 @@ TEST(RetryHint, PushbackIsWholeMilliseconds) {
 TEST(RetryHint, DetailsAreAStatusWithARetryInfo) {
   const GrpcStatus status{.code = 8, .message = "etcdserver: too many requests", .retry_after = kRetryAfter};
   EXPECT_EQ(
-      format_retry_details(status),
+      format_status_details(status),
       "CAgSHWV0Y2RzZXJ2ZXI6IHRvbyBtYW55IHJlcXVlc3RzGjMKKHR5cGUuZ29vZ2xlYXBpcy5jb20vZ29vZ2xlLnJwYy5SZXRyeUluZm8SBwoF"
       "EICEr18");
-  EXPECT_EQ(format_retry_details({.code = 8, .retry_after = std::chrono::seconds(2)}),
+  EXPECT_EQ(format_status_details({.code = 8, .retry_after = std::chrono::seconds(2)}),
             "CAgaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIAg");
+  EXPECT_EQ(format_status_details({.code = 8, .message = "nothing else is known"}), "");
+}
+
+TEST(StatusDetails, AReasonIsAnErrorInfo) {
+  EXPECT_EQ(format_status_details({.code = 9, .message = "NOT_OWNER: no", .reason = "NOT_OWNER"}),
+            "CAkSDU5PVF9PV05FUjogbm8aQQoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLkVycm9ySW5mbxIVCglOT1RfT1dORVISCGNvbm"
+            "NsYXZl");
+  EXPECT_EQ(format_status_details({.code = 8, .retry_after = std::chrono::seconds(2), .reason = "OVERLOADED"}),
+            "CAgaQgoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLkVycm9ySW5mbxIWCgpPVkVSTE9BREVEEghjb25jbGF2ZRowCih0eXBlLm"
+            "dvb2dsZWFwaXMuY29tL2dvb2dsZS5ycGMuUmV0cnlJbmZvEgQKAggC")
+      << "both, the reason first";
 }
 
 }  // namespace

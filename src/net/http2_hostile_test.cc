@@ -97,11 +97,20 @@ TEST_F(Http2HostileTest, AHintWhenToAskAgainIsInTheTrailersAndNowhereElse) {
   EXPECT_EQ(headers["grpc-status"], "8");
   EXPECT_EQ(headers["grpc-retry-pushback-ms"], "130");
   EXPECT_EQ(headers["grpc-status-details-bin"],
-            format_retry_details({.code = 8, .message = "too many requests", .retry_after = milliseconds(130)}));
+            format_status_details({.code = 8, .message = "too many requests", .retry_after = milliseconds(130)}));
   headers = answer(request(1, "/test.Echo/Refuse", message("")));
   EXPECT_EQ(headers["grpc-status"], "9");
   EXPECT_FALSE(headers.contains("grpc-retry-pushback-ms"));
   EXPECT_FALSE(headers.contains("grpc-status-details-bin"));
+}
+
+TEST_F(Http2HostileTest, AReasonIsInTheDetailsWithoutAHint) {
+  auto headers = answer(request(1, "/test.Echo/Reason", message("")));
+  EXPECT_EQ(headers["grpc-status"], "9");
+  EXPECT_EQ(headers["grpc-message"], "NOT_TODAY: ask tomorrow");
+  EXPECT_FALSE(headers.contains("grpc-retry-pushback-ms"));
+  EXPECT_EQ(headers["grpc-status-details-bin"],
+            format_status_details({.code = 9, .message = "NOT_TODAY: ask tomorrow", .reason = "NOT_TODAY"}));
 }
 
 // Go's clients make an authority of the URL that is their endpoint.

@@ -493,19 +493,17 @@ std::string_view code_text(uint32_t code, std::array<char, 2>& buffer) {
   return {buffer.data(), 2};
 }
 
-// What a status says of asking again; nothing in most.
-class RetryTrailers {
+// What a status says beside code and message; nothing in most.
+class DetailTrailers {
  public:
-  explicit RetryTrailers(const GrpcStatus& status) {
-    if (status.retry_after == Duration::zero()) return;
-    pushback_ = format_pushback(status.retry_after);
-    details_ = format_retry_details(status);
+  explicit DetailTrailers(const GrpcStatus& status) : details_(format_status_details(status)) {
+    if (status.retry_after != Duration::zero()) pushback_ = format_pushback(status.retry_after);
   }
   // Behind the first `count`, for which there is room; how many there are then.
   [[nodiscard]] size_t add(std::span<nghttp2_nv> trailers, size_t count) const {
-    if (pushback_.empty()) return count;
-    trailers[count++] = net::header("grpc-retry-pushback-ms", pushback_, NGHTTP2_NV_FLAG_NO_COPY_NAME);
-    trailers[count++] = net::header("grpc-status-details-bin", details_, NGHTTP2_NV_FLAG_NO_COPY_NAME);
+    constexpr uint8_t kFlags = NGHTTP2_NV_FLAG_NO_COPY_NAME;
+    if (!pushback_.empty()) trailers[count++] = net::header("grpc-retry-pushback-ms", pushback_, kFlags);
+    if (!details_.empty()) trailers[count++] = net::header("grpc-status-details-bin", details_, kFlags);
     return count;
   }
 
@@ -522,26 +520,26 @@ void Call::submit_trailers() {
   }
   std::array<char, 2> buffer;
   const std::string message = percent_encode(status_.message);
-  const RetryTrailers retry(status_);
+  const DetailTrailers details(status_);
   std::array<nghttp2_nv, 4> trailers = {
       net::header("grpc-status", code_text(status_.code, buffer), NGHTTP2_NV_FLAG_NO_COPY_NAME)};
   size_t count = 1;
   if (!message.empty()) trailers[count++] = net::header("grpc-message", message, NGHTTP2_NV_FLAG_NO_COPY_NAME);
-  count = retry.add(trailers, count);
+  count = details.add(trailers, count);
   nghttp2_submit_trailer(connection_.session(), id_, trailers.data(), count);
 }
 
 void Call::submit_trailers_only() {
   std::array<char, 2> buffer;
   const std::string message = percent_encode(status_.message);
-  const RetryTrailers retry(status_);
+  const DetailTrailers details(status_);
   std::array<nghttp2_nv, 7> headers = {
       constant(":status", "200"), constant("content-type", "application/grpc"),
       net::header("grpc-status", code_text(status_.code, buffer), NGHTTP2_NV_FLAG_NO_COPY_NAME)};
   size_t count = 3;
   if (!message.empty()) headers[count++] = net::header("grpc-message", message, NGHTTP2_NV_FLAG_NO_COPY_NAME);
   if (tells_encodings_) headers[count++] = constant("grpc-accept-encoding", kEncodings);
-  count = retry.add(headers, count);
+  count = details.add(headers, count);
   nghttp2_submit_response(connection_.session(), id_, headers.data(), count, nullptr);
   connection_.touch();
 }

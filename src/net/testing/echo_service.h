@@ -20,8 +20,8 @@ struct EchoCounts {
 };
 
 // Unary: the message back. Stream: each message back, bounded in what it queues. Flood: as many MiB as the message's
-// length. Never: no answer. Refuse: status 9. Busy: status 8 with a hint, behind the message if there is one. Header:
-// the value of x-test.
+// length. Never: no answer. Refuse: status 9. Reason: the same with one. Busy: status 8 with a hint, behind the message
+// if there is one. Header: the value of x-test.
 class EchoHandler final : public CallHandler {
  public:
   EchoHandler(ServerCall& call, EchoCounts& counts) : call_(call), counts_(counts), path_(call.path()) {
@@ -50,6 +50,8 @@ class EchoHandler final : public CallHandler {
       call_.finish({});
     } else if (path_ == "/test.Echo/Refuse") {
       call_.finish({.code = 9, .message = "etcdserver: not today, 100 % sure\n"});
+    } else if (path_ == "/test.Echo/Reason") {
+      call_.finish({.code = 9, .message = "NOT_TODAY: ask tomorrow", .reason = "NOT_TODAY"});
     } else if (path_ == "/test.Echo/Busy") {
       if (!text_.empty()) call_.send(std::move(text_));
       call_.finish({.code = 8, .message = "too many requests", .retry_after = std::chrono::milliseconds(130)});
