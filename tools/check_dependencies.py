@@ -37,6 +37,8 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 
 def folder_of(path: pathlib.PurePosixPath, root: pathlib.Path | None = None) -> str:
     parts = path.parts
+    if parts[0] == "conclave" and len(parts) == 2:
+        return "client"  # its public face; proto/conclave has directories of versions
     if root is not None and (root / "proto" / parts[0]).is_dir():
         return "proto"  # generated from there
     if parts[0] == "env" and len(parts) > 2 and parts[1] == "posix":

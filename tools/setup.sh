@@ -33,6 +33,10 @@ need_file /usr/include/openssl/ssl.h libssl-dev
 need_file /usr/include/spdlog/spdlog.h libspdlog-dev
 need_file /usr/include/toml++/toml.h libtomlplusplus-dev
 
+# The client library as others find it, and a resource of its examples.
+need_command pkg-config pkgconf
+need_command sqlite3 sqlite3
+
 # Other people's clients, for tests/interop; bench_rpc compares itself with gRPC's.
 need_command etcdctl etcd-client
 need_file /usr/lib/go/bin/go golang-go

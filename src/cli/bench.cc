@@ -169,6 +169,12 @@ void add_bench(CLI::App& app, int& exit_code) {
   CLI::App* lock = verb("lock", "locks by etcd's lock service: each client its own, or all the same", make_lock_load);
   clients(lock);
   lock->add_option("--workload", options.workload, "own or contended")->check(CLI::IsMember({"own", "contended"}));
+  CLI::App* locks =
+      verb("locks", "locks by sessions of Conclave's own, many on a connection: each its own, or all the same",
+           make_session_lock_load);
+  locks->add_option("--clients", options.clients, "sessions in a closed loop each (default 16)")
+      ->check(CLI::Range(1, 100'000));
+  locks->add_option("--workload", options.workload, "own or contended")->check(CLI::IsMember({"own", "contended"}));
   CLI::App* watch = verb("watch", "one key, many watchers: from the put to the last delivery", make_watch_load);
   watch->add_option("--watchers", options.watchers, "watchers, a stream each (default 1000)")
       ->check(CLI::Range(1, 100'000));

@@ -79,6 +79,7 @@ class BenchLoad {
 
 [[nodiscard]] std::unique_ptr<BenchLoad> make_kv_load(BenchWorld& world);
 [[nodiscard]] std::unique_ptr<BenchLoad> make_lock_load(BenchWorld& world);
+[[nodiscard]] std::unique_ptr<BenchLoad> make_session_lock_load(BenchWorld& world);
 [[nodiscard]] std::unique_ptr<BenchLoad> make_watch_load(BenchWorld& world);
 // Attempts at writing through every endpoint in turn; each gap between two acknowledged writes is a latency.
 [[nodiscard]] std::unique_ptr<BenchLoad> make_failover_load(BenchWorld& world);

@@ -8,7 +8,6 @@
 #include <expected>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -16,27 +15,18 @@
 
 #include <google/protobuf/message_lite.h>
 
-#include "base/error.h"
 #include "base/time.h"
 #include "cli/failure.h"
 #include "env/posix/clock.h"
 #include "net/client.h"
+#include "net/endpoint.h"
 #include "net/loop.h"
 
 namespace conclave::cli {
 
-struct Endpoint {
-  std::string host;
-  uint16_t port = 0;
-  std::optional<bool> wants_tls;               // by https:// or http:// before it
-  std::shared_ptr<const net::TlsContext> tls;  // null: plain
-  [[nodiscard]] std::string text() const;
-};
-
-// "HOST:PORT,HOST:PORT", each with http:// or https:// before it or neither. Loads nothing: `tls` is not set.
-[[nodiscard]] Result<std::vector<Endpoint>> parse_endpoints(std::string_view list);
-// And loads what is needed for those with https://, and, if a file is given at all, for those without a scheme.
-[[nodiscard]] Result<std::vector<Endpoint>> load_endpoints(std::string_view list, const net::TlsFiles& files);
+using net::Endpoint;
+using net::load_endpoints;
+using net::parse_endpoints;
 
 // What a repetition of the call would do.
 enum class Repeat {

@@ -44,7 +44,7 @@ void add_leader(CLI::App& app, int& exit_code);
 void add_setting(CLI::App& app, int& exit_code);
 // `conclave cert init|issue`: a CA and certificates, as files.
 void add_cert(CLI::App& app, int& exit_code);
-// `conclave bench kv|lock|watch|failover`: loads that measure a cluster.
+// `conclave bench kv|lock|locks|watch|failover`: loads that measure a cluster.
 void add_bench(CLI::App& app, int& exit_code);
 
 }  // namespace conclave::cli
