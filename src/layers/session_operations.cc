@@ -756,7 +756,7 @@ void Sessions::Impl::withdraw_claims(Instant now, SessionId id, uint64_t sequenc
   Withdrawal withdrawal{.session = id,
                         .unknown_sequence = unknown,
                         .incarnation = at->second.incarnation,
-                        .stream = at->second.withdrawn ? 0 : at->second.stream,
+                        .tells = !at->second.withdrawn,
                         .sequence = sequence};
   for (const std::string& name : at->second.names) {
     const auto claim = session.claims.find(name);
@@ -812,12 +812,13 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
     write(command, {.kind = CommandKind::kInternal});
     return;
   }
-  if (withdrawal.stream != 0) {
+  // Whoever speaks for the session now: it may have been attached anew since it asked.
+  if (withdrawal.tells) {
     v1::SessionResponse out = response(id, withdrawal.sequence);
     out.mutable_error()->set_code(kAborted);
     out.mutable_error()->set_reason("WOULD_BLOCK");
     out.mutable_error()->set_message("not granted in time; nothing of it is left");
-    send(withdrawal.stream, std::move(out));
+    push(id, out);
   }
   withdrawals_.erase(number);
 }

@@ -148,8 +148,8 @@ class Sessions::Impl {
     uint64_t unknown_sequence = 0;  // to be marked first: it may happen yet
     uint64_t incarnation = 0;
     Ticket ticket = 0;
-    // Who is told when it is done: of an acquire whose time was over.
-    StreamId stream = 0;
+    // Its client is told when it is done: of an acquire whose time was over.
+    bool tells = false;
     uint64_t sequence = 0;
   };
 

@@ -243,6 +243,24 @@ TEST_F(SessionsTest, AWaitThatIsOverLeavesNothing) {
   EXPECT_EQ(world_.sessions().waiters(), 0U);
 }
 
+TEST_F(SessionsTest, AWaitThatIsOverIsToldToWhoSpeaksForTheSessionThen) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "orders"));
+  v1::SessionRequest request = acquire_of(2, 1, "orders");
+  request.mutable_acquire()->set_up_to_ms(500);
+  ask(request);
+  world_.settle();
+  const StreamId other = world_.sessions().open_stream();
+  ask_at(other, attach_of(2, 2));
+  world_.settle();
+  EXPECT_EQ(said_to(other), "2 attached orders@3");
+  world_.now += milliseconds(500);
+  world_.sessions().tick(world_.now);
+  world_.settle();
+  EXPECT_EQ(said_to(other), "2#1 error WOULD_BLOCK");
+}
+
 TEST_F(SessionsTest, SeveralLocksAtOnce) {
   open(1);
   open(2);
