@@ -49,6 +49,7 @@ hostile: build
 ## make sim       simulated seeds: make sim SEEDS=1-300 SECONDS_SIMULATED=120
 sim: build
 	build/release/simulate --seeds $(SEEDS) --seconds $(SECONDS_SIMULATED) --jobs $(JOBS)
+	build/release/simulate primitives --seeds $(SEEDS) --seconds $(SECONDS_SIMULATED) --jobs $(JOBS)
 
 ## make soak      a million damaged logs, tens of millions of keyspace steps, then fresh seeds: make soak FOR=45m
 soak: build

@@ -19,11 +19,13 @@ void LockCheck::on_event(int64_t revision, const NodeCheck::Event& event) {
   const auto known = lives_.find(event.key);
   const bool stands = known != lives_.end() && known->second.back().deleted == INT64_MAX;
   if (event.is_put && !stands) {
-    lives_[event.key].push_back({.created = revision});
+    lives_[event.key].push_back({.created = revision, .lease = event.lease});
     lock.claims.emplace(revision, event.key);
-  } else if (!event.is_put && stands) {
+  } else if (event.is_put) {
+    known->second.back().lease = event.lease;
+  } else if (stands) {
     known->second.back().deleted = revision;
-    lock.claims.erase(known->second.back().created);
+    lock.claims.erase({known->second.back().created, event.key});
   }
   Claim oldest;
   if (!lock.claims.empty()) oldest = {.token = lock.claims.begin()->first, .key = lock.claims.begin()->second};
@@ -34,11 +36,22 @@ void LockCheck::on_lease_ended(LeaseId lease, bool expired) {
   for (auto& [name, lock] : locks_) {
     const auto lives = lives_.find(key_of(name, lease));
     if (lives == lives_.end()) continue;
-    if (lives->second.back().deleted == INT64_MAX) {
+    const Life& life = lives->second.back();
+    if (life.deleted == INT64_MAX && life.lease == lease) {
       check_.violate(fmt::format("lease {} ended and left its claim on {} behind", lease, name));
     }
     if (expired && lock.holder == lease) lock.expired = true;
   }
+}
+
+std::vector<LeaseId> LockCheck::who_trusts(const std::string& name, Instant now) const {
+  std::vector<LeaseId> leases;
+  const auto lock = locks_.find(name);
+  if (lock == locks_.end()) return leases;
+  for (const Holder& holder : lock->second.holders) {
+    if (holder.trusts_until > now) leases.push_back(holder.lease);
+  }
+  return leases;
 }
 
 int64_t LockCheck::deleted_after(const std::string& key, int64_t from_revision) const {
@@ -61,6 +74,7 @@ void LockCheck::check_alone(const std::string& name, const Lock& lock, LeaseId l
   if (options_.clocks_lie) return;
   const auto own = std::ranges::find(lock.holders, lease, &Holder::lease);
   if (own->trusts_until <= now) return;
+  if (listener_ != nullptr) listener_->on_trusted(name, lease, own->token);
   for (const Holder& other : lock.holders) {
     if (other.lease == lease || other.trusts_until <= now) continue;
     check_.violate(fmt::format("{} is held under lease {} and lease {} at once", name, other.lease, lease));
@@ -86,7 +100,7 @@ void LockCheck::note_held(const std::string& name, LeaseId lease, int64_t token,
   lock.token = token;
   lock.expired = false;
   std::erase_if(lock.holders, [&](const Holder& holder) { return holder.lease == lease; });
-  lock.holders.push_back({.lease = lease, .trusts_until = end_of(trust)});
+  lock.holders.push_back({.lease = lease, .token = token, .trusts_until = end_of(trust)});
   check_alone(name, lock, lease, now);
 }
 

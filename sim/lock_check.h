@@ -21,16 +21,28 @@ namespace conclave::sim {
 
 class LockCheck final : public NodeCheck::Observer {
  public:
+  // Hears who takes a lock for its own: others than these clients may want it too.
+  class Listener {
+   public:
+    virtual ~Listener() = default;
+    // From now on it trusts the lock; or again, since its lease was renewed.
+    virtual void on_trusted(const std::string& lock, LeaseId lease, int64_t token) = 0;
+  };
   struct Options {
     // Clocks may drift beyond their bound: then holders may trust too long, and only the history can be judged.
     bool clocks_lie = false;
   };
   // Both outlive the run; `check` is told to tell this.
-  LockCheck(NodeCheck& check, const Options& options) : check_(check), options_(options) { check.set_observer(*this); }
+  LockCheck(NodeCheck& check, const Options& options) : check_(check), options_(options) { check.add_observer(*this); }
 
   // Where the claims on a lock stand, and the claim of a lease.
   [[nodiscard]] static std::string prefix_of(const std::string& lock) { return lock + "/"; }
   [[nodiscard]] static std::string key_of(const std::string& lock, LeaseId lease);
+
+  // Must outlive the run.
+  void set_listener(Listener& listener) { listener_ = &listener; }
+  // Who trusts the lock at this moment of real time.
+  [[nodiscard]] std::vector<LeaseId> who_trusts(const std::string& lock, Instant now) const;
 
   // --- The history; keys that are no claims are passed over.
   void on_event(int64_t revision, const NodeCheck::Event& event) override;
@@ -69,6 +81,7 @@ class LockCheck final : public NodeCheck::Observer {
   struct Life {
     int64_t created = 0;
     int64_t deleted = INT64_MAX;
+    LeaseId lease;  // as it was put last
   };
   struct Claim {
     int64_t token = 0;  // zero: nobody claims
@@ -76,15 +89,16 @@ class LockCheck final : public NodeCheck::Observer {
   };
   struct Holder {
     LeaseId lease;
+    int64_t token = 0;
     Instant trusts_until{};
   };
   struct Lock {
-    std::map<int64_t, std::string> claims;  // that stand, by token
-    std::map<int64_t, Claim> oldest;        // from each revision on at which it changed
-    std::vector<Holder> holders;            // that did not let go
-    LeaseId holder;                         // the newest
-    int64_t token = 0;                      // its own
-    bool expired = false;                   // its lease ran out
+    std::set<std::pair<int64_t, std::string>> claims;  // that stand, by token; of equal tokens by key
+    std::map<int64_t, Claim> oldest;                   // from each revision on at which it changed
+    std::vector<Holder> holders;                       // that did not let go
+    LeaseId holder;                                    // the newest
+    int64_t token = 0;                                 // its own
+    bool expired = false;                              // its lease ran out
   };
   struct Wait {
     std::string key;
@@ -98,6 +112,7 @@ class LockCheck final : public NodeCheck::Observer {
 
   NodeCheck& check_;
   const Options options_;
+  Listener* listener_ = nullptr;
   std::map<std::string, Lock> locks_;
   std::map<std::string, std::vector<Life>> lives_;  // by key
   std::map<LeaseId, Wait> waiting_;

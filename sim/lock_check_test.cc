@@ -20,7 +20,9 @@ class LockCheckTest : public testing::Test {
   }
   static std::string key(int64_t lease) { return LockCheck::key_of("a", LeaseId(lease)); }
   void put(int64_t revision, const std::string& name) {
-    locks.on_event(revision, {.key = name, .value = std::to_string(revision), .is_put = true});
+    const size_t slash = name.find('/');
+    const LeaseId lease(slash == std::string::npos ? 0 : std::stoll(name.substr(slash + 1), nullptr, 16));
+    locks.on_event(revision, {.key = name, .value = std::to_string(revision), .lease = lease, .is_put = true});
   }
   void remove(int64_t revision, const std::string& name) { locks.on_event(revision, {.key = name}); }
   static Instant at(int64_t time_ms) { return Scheduler::kStart + milliseconds(time_ms); }

@@ -190,6 +190,10 @@ class LockClients::Client final : public WatchSink {
 
   void choose() {
     lock_ = fmt::format("lock{}", random().below(all_.knobs_.locks));
+    // By the same recipe.
+    if (all_.knobs_.elections > 0 && random().chance(1, 4)) {
+      lock_ = fmt::format("election{}", random().below(all_.knobs_.elections));
+    }
     key_ = LockCheck::key_of(lock_, lease_);
     token_ = 0;
     if (random().chance(1, 16)) renews_ = false;

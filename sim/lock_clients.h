@@ -34,6 +34,7 @@ class LockClients {
   void move_strays();
   [[nodiscard]] std::string why_not_done() const;
   void count(RunResult& result) const;
+  [[nodiscard]] LockCheck& check() { return locks_; }
 
  private:
   class Client;

@@ -101,26 +101,38 @@ void NodeCheck::note_applied(uint64_t server, Instant now, const Entry& entry, k
   }
   const int64_t revision = keyspace.revision().value();
   compacted_ = keyspace.compacted();
+  const keyspace::Effects& effects = keyspace.effects();
+  const Commanded commanded{.now = now,
+                            .header = command.header,
+                            .changed = revision > effects.revision_before.value() || !effects.records.empty() ||
+                                       !effects.leases_started.empty() || !effects.leases_ended.empty(),
+                            .leases_started = effects.leases_started};
+  for (Observer* observer : observers_) observer->on_command(commanded);
   keyspace::applied_of(keyspace).events([&](const keyspace::Version& version) {
     Event event{.key = std::string(version.key->bytes()), .is_put = !version.is_tombstone()};
     if (event.is_put) {
       event.value = std::string(version.value());
+      event.lease = LeaseId(version.lease());
+    }
+    if (event.is_put && !event.value.empty() && event.value.front() != kWrittenAgain) {
       const auto [known, once] = revision_of_.emplace(event.value, version.mod);
       if (!once) {
         violate(fmt::format("'{}' was written twice: at revision {} and {}", event.value, known->second, version.mod));
       }
     }
-    if (observer_ != nullptr) observer_->on_event(version.mod, event);
+    for (Observer* observer : observers_) observer->on_event(version.mod, event);
     events_[version.mod].push_back(std::move(event));
   });
   if (!events_.empty() && events_.rbegin()->first > revision) {
     violate(fmt::format("entry {} has events after the revision {} it led to", entry.index, revision));
   }
   const keyspace::KeyspaceView view(keyspace);
-  for (const LeaseId lease : keyspace.effects().leases_ended) {
+  // A leader ends a session whose locks are to be held back by a command of its own.
+  const bool expired = command.header.kind == keyspace::CommandKind::kLeaseExpire ||
+                       (command.header.kind == keyspace::CommandKind::kInternal && command.header.term.value() > 0);
+  for (const LeaseId lease : effects.leases_ended) {
     if (view.get(leased_key(lease))) violate(fmt::format("lease {} ended and left a key behind", lease));
-    const bool expired = command.header.kind == keyspace::CommandKind::kLeaseExpire;
-    if (observer_ != nullptr) observer_->on_lease_ended(lease, expired);
+    for (Observer* observer : observers_) observer->on_lease_ended(lease, expired);
     if (!expired) continue;
     ended_[lease] = now;
     check_ended(lease);

@@ -3,7 +3,8 @@
 // were told: writes acknowledged are in it, writes refused are not, none is in it twice, nothing goes back in real
 // time, reads and watches show it, no lease ends while its holder may trust it, nor late in a run without faults.
 //
-// It is told what happens and only compares. Keys and values are short texts; a value is written by one operation only.
+// It is told what happens and only compares. Keys and values are short texts; a value is written by one operation only,
+// but for the empty one and those that begin with kWrittenAgain.
 //
 // A restarted server must know what it had made durable, unless its disk was struck; then it must at least not be
 // believed under its old identity. Where no peer that answered knew better (docs/internals/raft.md, Floors), that is a
@@ -90,22 +91,35 @@ class NodeCheck {
   // A holder was told that its lease is gone.
   void note_gone(LeaseId lease, Instant now);
 
+  // The first byte of values that the servers may write more than once.
+  static constexpr char kWrittenAgain = '=';
+
   // A change of one key, the n-th of its revision.
   struct Event {
     std::string key;
     std::string value;  // put; a deletion has none
+    LeaseId lease;      // of a put
     bool is_put = false;
     friend bool operator==(const Event&, const Event&) = default;
   };
-  // Hears of the one history as it grows: of an entry first its events, then the leases it ended.
+  // A command in the history.
+  struct Commanded {
+    Instant now{};  // when a server first applied it
+    keyspace::CommandHeader header;
+    bool changed = false;  // keys, records or leases
+    std::vector<LeaseId> leases_started;
+  };
+  // Hears of the one history as it grows: of an entry first what it was, then its events, then the leases it ended.
   class Observer {
    public:
     virtual ~Observer() = default;
+    virtual void on_command(const Commanded&) {}
     virtual void on_event(int64_t revision, const Event& event) = 0;
+    // `expired`: its time was over, as its leader found.
     virtual void on_lease_ended(LeaseId lease, bool expired) = 0;
   };
   // Before the first entry. Must outlive this.
-  void set_observer(Observer& observer) { observer_ = &observer; }
+  void add_observer(Observer& observer) { observers_.push_back(&observer); }
 
   // How far a watcher of all keys has come: to the end of a revision, or to some event of it.
   struct Place {
@@ -141,7 +155,7 @@ class NodeCheck {
   void check_late(LeaseId lease, Instant now);
 
   const Options options_;
-  Observer* observer_ = nullptr;
+  std::vector<Observer*> observers_;
   std::string violation_;
   bool silent_loss_ = false;
   std::map<uint64_t, Disk> disks_;

@@ -95,9 +95,11 @@ class NodeCluster::Watcher final : public WatchSink {
       return;
     }
     for (const mvccpb::Event& event : decoded.events()) {
-      cluster_.check_.note_event(
-          name_, place_, event.kv().mod_revision(),
-          {.key = event.kv().key(), .value = event.kv().value(), .is_put = event.type() == mvccpb::Event::PUT});
+      cluster_.check_.note_event(name_, place_, event.kv().mod_revision(),
+                                 {.key = event.kv().key(),
+                                  .value = event.kv().value(),
+                                  .lease = LeaseId(event.kv().lease()),
+                                  .is_put = event.type() == mvccpb::Event::PUT});
     }
   }
   void on_watch_lost() override {
@@ -135,7 +137,8 @@ NodeCluster::NodeCluster(World& world, const NodeKnobs& knobs, bool calm, RunRes
       check_({.clocks_lie = world.parameters().enabled[FaultKind::kDriftBeyondBound], .calm = calm}),
       random_(world.decisions().generator("node.cluster")),
       machines_(world.size()),
-      locks_(world, *this, check_, knobs_, result) {
+      locks_(world, *this, check_, knobs_, result),
+      sessions_(world, *this, check_, locks_.check(), knobs_, result) {
   world_.set_host(this);
   for (size_t node = 0; node < machines_.size(); ++node) ids_.push_back(SimNetwork::id_of(node));
 }
@@ -191,6 +194,7 @@ void NodeCluster::count(RunResult& result) {
   result.counts["entries applied"] = check_.entries_applied();
   result.counts["leases expired"] = check_.leases_expired();
   locks_.count(result);
+  sessions_.count(result);
   for (const auto& watcher : watchers_)
     result.counts["revisions watched"] += static_cast<uint64_t>(watcher->last() - 1);
 }
@@ -245,6 +249,7 @@ void NodeCluster::start_clients() {
     watchers_.back()->attach();
   }
   locks_.start();
+  sessions_.start();
   look_at_leases();
   administer();
 }
@@ -535,6 +540,7 @@ void NodeCluster::begin_liveness(const std::vector<bool>& core) {
   }
   for (const auto& watcher : watchers_) watcher->move();
   locks_.begin_liveness();
+  sessions_.begin_liveness();
   move_strays();
 }
 
@@ -545,6 +551,7 @@ void NodeCluster::move_strays() {
     if (!is_member(watcher->server()) || !core_[watcher->server()]) watcher->move();
   }
   locks_.move_strays();
+  sessions_.move_strays();
   world_.scheduler().schedule(world_.now() + seconds(1), [this] { move_strays(); });
 }
 
@@ -594,6 +601,7 @@ std::string NodeCluster::why_not_converged() {
     }
   }
   if (std::string why = locks_.why_not_done(); !why.empty()) return why;
+  if (std::string why = sessions_.why_not_done(); !why.empty()) return why;
   const size_t leads = leader();
   if (leads == SIZE_MAX) return "no leader";
   NodeServer& first = *machines_[leads].server;

@@ -15,6 +15,7 @@
 #include "sim/node_check.h"
 #include "sim/node_server.h"
 #include "sim/runner.h"
+#include "sim/session_clients.h"
 #include "sim/world.h"
 
 namespace conclave::sim {
@@ -41,7 +42,8 @@ class NodeCluster final : public Host {
   [[nodiscard]] NodeServer* server(size_t node) { return machines_[node].server.get(); }
   // From now on clients ask only these, a few times more, then rest; leases are let go.
   void begin_liveness(const std::vector<bool>& core);
-  // What it may take to send a whole state, chunk after chunk, and then all that one server's log has and another's not.
+  // What it may take to send a whole state, chunk after chunk, and then all that one server's log has and another's
+  // not.
   [[nodiscard]] Duration catch_up_time();
   [[nodiscard]] std::string why_not_converged();
   [[nodiscard]] std::string judge_history() const { return check_.judge(operations_); }
@@ -119,6 +121,7 @@ class NodeCluster final : public Host {
   std::vector<std::unique_ptr<Watcher>> watchers_;
   std::vector<NodeOperation> operations_;
   LockClients locks_;
+  SessionClients sessions_;
   std::vector<bool> core_;  // empty before the healing
   // A change that was asked for may still be made until then, should its answer not come.
   Instant next_change_at_{};

@@ -16,7 +16,7 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-bool is_verbose = false;
+bool says_all = false;
 
 constexpr Duration kRestartAfter = milliseconds(100);
 constexpr Duration kSpaceRetry = milliseconds(100);
@@ -44,12 +44,16 @@ NodeServer::NodeServer(World& world, NodeCheck& check, const NodeKnobs& knobs, s
     : world_(world), check_(check), knobs_(knobs), node_(node), id_(SimNetwork::id_of(node)), boot_(boot) {}
 
 NodeServer::~NodeServer() {
-  if (is_verbose) say("ends: " + describe());
+  if (says_all) say("ends: " + describe());
   for (Watch& watch : watches_) watch.sink->on_watch_lost();
 }
 
 void NodeServer::set_verbose(bool verbose) {
-  is_verbose = verbose;
+  says_all = verbose;
+}
+
+bool NodeServer::is_verbose() {
+  return says_all;
 }
 
 void NodeServer::say(const std::string& what) const {
@@ -65,7 +69,7 @@ void NodeServer::die() {
 }
 
 bool NodeServer::survives(const Error& error) {
-  if (is_verbose) say("the disk: " + error.message);
+  if (says_all) say("the disk: " + error.message);
   if (error.code == ErrorCode::kNoSpace) return true;
   if (error.code == ErrorCode::kForeign) check_.violate(fmt::format("server {}: its own disk is foreign to it", id_));
   die();
@@ -110,7 +114,7 @@ void NodeServer::start() {
   } else {
     found.keyspace = std::make_unique<keyspace::Keyspace>();
   }
-  if (is_verbose) {
+  if (says_all) {
     const wal::Recovery& recovery = opened->recovery;
     say(fmt::format("starts: {}, term {}, last {}, snapshot {}; {} segments, {} batches{}{}",
                     to_string(found.recovered.certainty), found.recovered.vote.term,
@@ -141,6 +145,7 @@ void NodeServer::begin(node::FoundReplica found) {
   node::ReplicaWorld& world = *this;
   replica_ = std::make_unique<node::Replica>(options, std::move(found.recovered), std::move(found.keyspace), world);
   replica_->set_clients(*this);
+  sessions_ = std::make_unique<SessionsHost>(knobs_.sessions, *replica_);
   world_.network().attach(node_, *this, world_.machine(node_).gate);
   replica_->start(now());
   turn();
@@ -166,9 +171,10 @@ void NodeServer::turn() {
     check_.note_state(id_.value(), replica_->applied(), replica_->keyspace().digest());
   }
   check_.note_status(id_.value(), replica_->raft().status());
+  bool more = sessions_->work(now());
   work_disk();
   send_watches();
-  bool more = replica_->has_work();
+  more = replica_->has_work() || more;
   if (!replica_->keyspace().is_busy()) more = replica_->keyspace().run_background() || more;
   if (replica_->keyspace().watches().has_ready()) more = true;
   for (const Watch& watch : watches_) more |= watch.asked;
@@ -177,18 +183,22 @@ void NodeServer::turn() {
 }
 
 void NodeServer::arm() {
-  const Instant deadline = replica_->next_deadline();
+  const Instant deadline = next_deadline();
   if (deadline >= deadline_at_) return;
   world_.cancel(deadline_event_);
   deadline_at_ = deadline;
   deadline_event_ = world_.at_local(node_, std::max(deadline, now()), [this] {
     deadline_at_ = kNever;
-    if (now() >= replica_->next_deadline()) {
+    if (now() >= next_deadline()) {
       turn();
     } else {
       arm();
     }
   });
+}
+
+Instant NodeServer::next_deadline() const {
+  return std::min(replica_->next_deadline(), sessions_->next_deadline());
 }
 
 // --- The disk.
@@ -235,6 +245,7 @@ void NodeServer::disk_done(std::vector<node::StorageResult> results) {
       check_.note_durable(id_.value(), persisted->sequence);
     }
     replica_->on_storage(now(), std::move(result));
+    sessions_->take_replacement(now());
   }
   work_disk();
   plan_turn();
@@ -425,6 +436,10 @@ void NodeServer::administer(const node::MemberChange& change, Done done) {
 }
 
 void NodeServer::on_write_applied(node::Ticket ticket, const keyspace::Reply& reply) {
+  if (SessionsHost::is_own(ticket)) {
+    sessions_->on_written(now(), ticket, reply);
+    return;
+  }
   NodeAnswer done{.outcome = NodeOutcome::kDone, .revision = reply.revision.value(), .error = reply.error};
   const auto request = requests_.find(ticket);
   const Request::Kind kind = request == requests_.end() ? Request::Kind::kWrite : request->second.kind;
@@ -464,19 +479,39 @@ void NodeServer::read_transaction(Request::Kind kind, const std::string& body, N
   answer.lock.oldest = oldest.kvs(0).create_revision();
 }
 
-void NodeServer::on_write_refused(node::Ticket ticket, node::RequestRefusal) {
+void NodeServer::on_write_refused(node::Ticket ticket, node::RequestRefusal refusal) {
+  if (SessionsHost::is_own(ticket)) {
+    sessions_->on_write_refused(now(), ticket, refusal);
+    return;
+  }
   answer(ticket, {.outcome = NodeOutcome::kRefused});
 }
 void NodeServer::on_write_unknown(node::Ticket ticket) {
+  if (SessionsHost::is_own(ticket)) {
+    sessions_->on_write_unknown(now(), ticket);
+    return;
+  }
   answer(ticket, {.outcome = NodeOutcome::kUnknown});
 }
-void NodeServer::on_read_refused(node::Ticket ticket, node::RequestRefusal) {
+void NodeServer::on_read_refused(node::Ticket ticket, node::RequestRefusal refusal) {
+  if (SessionsHost::is_own(ticket)) {
+    sessions_->on_read_refused(now(), ticket, refusal);
+    return;
+  }
   answer(ticket, {.outcome = NodeOutcome::kRefused});
 }
-void NodeServer::on_keep_alive_refused(node::Ticket ticket, node::RequestRefusal) {
+void NodeServer::on_keep_alive_refused(node::Ticket ticket, node::RequestRefusal refusal) {
+  if (SessionsHost::is_own(ticket)) {
+    sessions_->on_keep_alive_refused(now(), ticket, refusal);
+    return;
+  }
   answer(ticket, {.outcome = NodeOutcome::kRefused});
 }
 void NodeServer::on_kept_alive(node::Ticket ticket, int64_t ttl_ms) {
+  if (SessionsHost::is_own(ticket)) {
+    sessions_->on_kept_alive(now(), ticket, ttl_ms);
+    return;
+  }
   answer(ticket, {.outcome = NodeOutcome::kDone, .ttl_ms = ttl_ms});
 }
 
@@ -491,6 +526,10 @@ void NodeServer::on_change_unknown(node::Ticket ticket) {
 }
 
 void NodeServer::on_read_ready(node::Ticket ticket) {
+  if (SessionsHost::is_own(ticket)) {
+    sessions_->on_read(now(), ticket);
+    return;
+  }
   const auto request = requests_.find(ticket);
   const keyspace::KeyspaceView view(replica_->keyspace());
   NodeAnswer read{.outcome = NodeOutcome::kDone, .revision = view.revision().value()};
@@ -536,6 +575,26 @@ std::pair<int64_t, std::string> NodeServer::first_of(const keyspace::RangeReques
 void NodeServer::on_applied(const keyspace::Effects&) {
   keyspace::Keyspace& keyspace = replica_->keyspace();
   check_.note_applied(id_.value(), world_.now(), replica_->raft().entry(keyspace.applied()), keyspace);
+  sessions_->on_applied(now());
+}
+
+// --- Sessions.
+
+layers::StreamId NodeServer::open_sessions(std::shared_ptr<SessionSink> sink) {
+  if (dead_ || sessions_ == nullptr) return 0;
+  return sessions_->open(std::move(sink));
+}
+
+void NodeServer::ask_sessions(layers::StreamId stream, const v1::SessionRequest& request) {
+  if (dead_ || sessions_ == nullptr) return;
+  sessions_->request(now(), stream, request);
+  plan_turn();
+}
+
+void NodeServer::close_sessions(layers::StreamId stream) {
+  if (dead_ || sessions_ == nullptr) return;
+  sessions_->close(stream);
+  plan_turn();
 }
 
 // --- Watches.
@@ -565,6 +624,7 @@ void NodeServer::unwatch(WatchSink& sink) {
 
 void NodeServer::on_state_replaced() {
   replaced_ = true;
+  sessions_->on_state_replaced();
   for (Watch& watch : std::exchange(watches_, {})) {
     watch.stream.reset();
     watch.sink->on_watch_lost();

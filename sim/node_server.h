@@ -13,6 +13,7 @@
 #include "node/replica.h"
 #include "node/storage.h"
 #include "sim/node_check.h"
+#include "sim/sessions_host.h"
 #include "sim/world.h"
 
 namespace conclave::sim {
@@ -50,10 +51,16 @@ class WatchSink {
 struct NodeKnobs {
   node::ReplicaOptions replica;  // identity and seed are set for each start
   node::StorageOptions storage;
+  layers::SessionsOptions sessions;
   uint64_t clients = 8;
   uint64_t lease_clients = 4;
   uint64_t lock_clients = 4;
   uint64_t locks = 2;
+  uint64_t session_clients = 0;
+  uint64_t sessions_per_client = 2;
+  uint64_t elections = 0;
+  Duration session_ttl_max = std::chrono::seconds(5);
+  Duration trouble_mean = std::chrono::seconds(4);  // of a client of sessions; zero: none
   uint64_t watchers = 2;
   uint64_t keys = 8;
   uint64_t value_bytes = 8;
@@ -111,6 +118,10 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void unwatch(WatchSink& sink);
   void transfer();
   void administer(const node::MemberChange& change, Done done);
+  // A stream of sessions, ended by close_sessions() or by the server; zero: it takes none now.
+  [[nodiscard]] layers::StreamId open_sessions(std::shared_ptr<SessionSink> sink);
+  void ask_sessions(layers::StreamId stream, const v1::SessionRequest& request);
+  void close_sessions(layers::StreamId stream);
 
   // Null until it started.
   [[nodiscard]] node::Replica* replica() { return replica_.get(); }
@@ -118,6 +129,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   [[nodiscard]] std::string describe() const;
   // Says starts, and what was found on the disk, to stderr; set for the whole process.
   static void set_verbose(bool verbose);
+  [[nodiscard]] static bool is_verbose();
 
  private:
   void say(const std::string& what) const;
@@ -160,6 +172,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void plan_turn(Duration after = {});
   void turn();
   void arm();
+  [[nodiscard]] Instant next_deadline() const;
   void work_disk();
   void disk_done(std::vector<node::StorageResult> results);
   void plan_idle();
@@ -189,6 +202,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   uint64_t works_ = 0;
   std::unique_ptr<node::Replica> replica_;
   bool replaced_ = false;  // the state was, and its digest is to be looked at
+  std::unique_ptr<SessionsHost> sessions_;
 
   bool turn_planned_ = false;
   EventHandle deadline_event_;

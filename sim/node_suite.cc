@@ -13,6 +13,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
+}  // namespace
+
 NodeKnobs draw_node_knobs(const SwarmParameters& parameters) {
   Random random(parameters.knobs_seed ^ 0x6e6f6465);
   NodeKnobs knobs;
@@ -79,22 +81,22 @@ NodeKnobs draw_node_knobs(const SwarmParameters& parameters) {
   return knobs;
 }
 
+namespace {
+
 std::string describe(const NodeKnobs& knobs) {
   return fmt::format(
       " | election={}ms uncommitted={} per-turn={} snapshot={} segment={} chunk={} clients={} leases={} "
-      "lock-clients={} locks={}",
+      "lock-clients={} locks={} session-clients={}x{}",
       to_milliseconds(knobs.replica.raft.election_timeout), knobs.replica.raft.uncommitted_bytes_max,
       knobs.replica.entries_per_turn, knobs.replica.snapshot_log_bytes, knobs.storage.segment_bytes,
-      knobs.storage.chunk_bytes, knobs.clients, knobs.lease_clients, knobs.lock_clients, knobs.locks);
+      knobs.storage.chunk_bytes, knobs.clients, knobs.lease_clients, knobs.lock_clients, knobs.locks,
+      knobs.session_clients, knobs.sessions_per_client);
 }
 
-struct RunOptions {
-  bool heals_all = false;  // not only a core
-  bool calm = false;       // no faults
-};
+}  // namespace
 
-RunResult run_cluster(RunContext& context, const SwarmParameters& parameters, const NodeKnobs& knobs,
-                      const RunOptions& options) {
+RunResult run_node_cluster(RunContext& context, const SwarmParameters& parameters, const NodeKnobs& knobs,
+                           const NodeRunOptions& options) {
   RunResult result;
   result.parameters = describe(parameters) + describe(knobs);
   NodeServer::set_verbose(context.verbose);
@@ -143,6 +145,8 @@ RunResult run_cluster(RunContext& context, const SwarmParameters& parameters, co
   return result;
 }
 
+namespace {
+
 RunResult run_node(RunContext& context) {
   if (context.setting("calm", 0) != 0) {
     // What one would run: for measuring speed.
@@ -152,10 +156,10 @@ RunResult run_node(RunContext& context) {
     knobs.think_mean = milliseconds(80);
     // The simulated disk writes the zeroes of a new segment in memory, which says nothing about the servers.
     knobs.storage.segment_bytes = uint64_t{1} << 20;
-    return run_cluster(context, parameters, knobs, {.calm = true});
+    return run_node_cluster(context, parameters, knobs, {.calm = true});
   }
   const SwarmParameters parameters = draw_swarm(context.seed, SwarmLimits::everything());
-  return run_cluster(context, parameters, draw_node_knobs(parameters), {});
+  return run_node_cluster(context, parameters, draw_node_knobs(parameters), {});
 }
 
 // What damages what was durable, and what makes a server read it again.
@@ -180,7 +184,7 @@ RunResult run_damage(RunContext& context) {
   NodeKnobs knobs = draw_node_knobs(parameters);
   knobs.membership_per_thousand = 0;
   knobs.spare.assign(parameters.nodes, false);
-  return run_cluster(context, parameters, knobs, {.heals_all = true});
+  return run_node_cluster(context, parameters, knobs, {.heals_all = true});
 }
 
 }  // namespace
@@ -194,6 +198,9 @@ void add_node_suite() {
   suite.rare_marks = {"change_queue_full",
                       "change_passed_by",
                       "leader_disk_full",
+                      // Of sessions and of long leases, which there are none of here (suite primitives, node_test).
+                      "lingering_end_again",
+                      "long_lease_renewed",
                       "storage_discarded",
                       "storage_older_snapshot_serves",
                       "storage_transfer_was_bad",

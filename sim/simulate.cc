@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "sim/node_suite.h"
+#include "sim/primitives_suite.h"
 #include "sim/raft_suite.h"
 #include "sim/range.h"
 #include "sim/runner.h"
@@ -176,6 +177,7 @@ int simulate_main(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   conclave::sim::add_node_suite();
+  conclave::sim::add_primitives_suite();
   conclave::sim::add_world_suites();
   conclave::sim::add_raft_suites();
   conclave::sim::add_raft_graphs_suite();

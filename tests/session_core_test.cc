@@ -392,6 +392,25 @@ TEST_F(SessionCoreTest, ElectionsEndToEnd) {
   EXPECT_EQ(told(one_), "leads boss@0  skipped");
 }
 
+// 1. It stops observing, and begins again at once; what was pushed before is under way. 2. That is of the earlier
+// observation: taken for the beginning of the new one, what happened between would be missed without a word.
+TEST_F(SessionCoreTest, WhatWasPushedToAnEarlierObservationIsNotTold) {
+  open(one_);
+  open(two_);
+  one_.core.observe(world_.now, "boss");
+  settle();
+  EXPECT_EQ(told(), "leads boss@0 ");
+  (void)two_.core.campaign(world_.now, "boss", "a", 0);
+  settle({&two_});  // the push waits on the way to the first
+  one_.core.stop_observing(world_.now, "boss");
+  one_.core.observe(world_.now, "boss");
+  hear(one_);
+  EXPECT_EQ(told(), "");
+  (void)two_.core.resign(world_.now, "boss", 2);
+  settle({&one_, &two_});
+  EXPECT_EQ(told(), "leads boss@0 ");
+}
+
 TEST_F(SessionCoreTest, ClosingIsSaidWhenThereIsSomebodyToSayItTo) {
   open(one_);
   (void)acquire(one_, "orders");

@@ -173,6 +173,7 @@ class SessionCore::Impl {
   struct Seen {
     int64_t token = 0;
     int64_t revision = 0;
+    bool waits = false;  // for the answer to the newest asking
   };
   std::map<std::string, Seen> observed_;
 };
@@ -322,12 +323,19 @@ void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& resp
       const auto observed = observed_.find(leads.name());
       if (observed == observed_.end()) return;
       Seen& seen = observed->second;
+      // Of an observation that was given up before this one began.
+      if (seen.waits && !leads.first()) {
+        REACHED(client_leadership_of_before);
+        return;
+      }
+      seen.waits = false;
       // As it was before a break.
       if (!leads.skipped() && seen.revision != 0 && seen.token == leads.token() &&
           (leads.token() == 0 || seen.revision == leads.mod_revision())) {
         return;
       }
-      seen = {.token = leads.token(), .revision = leads.mod_revision()};
+      seen.token = leads.token();
+      seen.revision = leads.mod_revision();
       events_.emplace_back(LeaderSeen{.name = leads.name(),
                                       .token = leads.token(),
                                       .value = leads.value(),
@@ -567,8 +575,9 @@ OperationId SessionCore::Impl::proclaim(Instant now, const std::string& name, in
 }
 
 void SessionCore::Impl::observe(const std::string& name) {
-  const Seen& seen = observed_[name];
+  Seen& seen = observed_[name];
   if (!attached_) return;
+  seen.waits = true;
   v1::SessionRequest request;
   request.set_session(id_);
   request.mutable_observe()->set_name(name);

@@ -254,6 +254,7 @@ void Sessions::Impl::begin_observing(const Pending& pending) {
   // What it saw last is still so: nothing was missed.
   const auto [token, mod_revision] = pending.seen;
   const bool same = token != 0 && token == observed.last.token() && mod_revision == observed.last.mod_revision();
+  out.mutable_leadership()->set_first(true);
   out.mutable_leadership()->set_skipped((token != 0 || mod_revision != 0) && !same);
   send(pending.stream, std::move(out));
 }
