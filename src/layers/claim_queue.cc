@@ -1,6 +1,7 @@
 #include "layers/claim_queue.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "base/assert.h"
 #include "base/mark.h"
@@ -145,16 +146,20 @@ void ClaimQueue::check_name(const keyspace::View& view, const std::string& prefi
   }
 }
 
+// Who comes later is looked at then.
+void ClaimQueue::begin_recheck() {
+  to_recheck_.clear();
+  to_recheck_.reserve(waiters_.size());
+  for (const auto& [waiter, state] : waiters_) to_recheck_.push_back(waiter);
+  std::sort(to_recheck_.begin(), to_recheck_.end(), std::greater<>());
+}
+
 bool ClaimQueue::recheck(const keyspace::View& view, size_t waiters_max) {
-  while (rechecking_) {
-    const auto next = waiters_.upper_bound(recheck_after_);
-    if (next == waiters_.end()) {
-      rechecking_ = false;
-      break;
-    }
+  while (!to_recheck_.empty()) {
     if (waiters_max-- == 0) return false;
-    recheck_after_ = next->first;
-    check_waiter(view, next->first);
+    const WaiterId waiter = to_recheck_.back();
+    to_recheck_.pop_back();
+    check_waiter(view, waiter);
   }
   return true;
 }

@@ -61,9 +61,9 @@ class ClaimQueue final : public keyspace::Observer {
   void on_applied(const keyspace::View& view, const keyspace::Applied& applied) override;
   // In place of on_applied, when an entry has too many events for a turn or the state was replaced: every waiter is
   // looked at again, some at a time. Entries may be applied between the steps. True when all were.
-  void begin_recheck() { recheck_after_ = 0, rechecking_ = true; }
+  void begin_recheck();
   [[nodiscard]] bool recheck(const keyspace::View& view, size_t waiters_max);
-  [[nodiscard]] bool is_rechecking() const { return rechecking_; }
+  [[nodiscard]] bool is_rechecking() const { return !to_recheck_.empty(); }
 
   // What was decided since the last call, in order.
   [[nodiscard]] std::vector<Decision> take_decisions() { return std::exchange(decisions_, {}); }
@@ -105,12 +105,11 @@ class ClaimQueue final : public keyspace::Observer {
 
   const Line line_;
   size_t waiting_ = 0;
-  std::map<std::string, std::unique_ptr<Name>> names_;  // by prefix; those with waiters
-  std::map<WaiterId, Waiter> waiters_;
+  std::map<std::string, std::unique_ptr<Name>> names_;                          // by prefix; those with waiters
+  std::unordered_map<WaiterId, Waiter> waiters_;                                // walked only to be sorted
   std::unordered_map<std::string, Interest, Hash, std::equal_to<>> interests_;  // by key; never walked
   std::vector<Decision> decisions_;
-  bool rechecking_ = false;
-  WaiterId recheck_after_ = 0;
+  std::vector<WaiterId> to_recheck_;  // the next at the back
 };
 
 }  // namespace conclave::layers

@@ -22,8 +22,10 @@ constexpr size_t kSecretBytesMin = 16;
 constexpr size_t kSecretBytesMax = 64;
 constexpr int64_t kTtlMsMin = 1000;
 constexpr int64_t kTtlMsMax = int64_t{30} * 24 * 3600 * 1000;
-// Opens, attachments and messages of keep-alives of one stream that have no answer yet.
+// Opens, attachments and observations of one stream that have no answer yet.
 constexpr size_t kRequestsUnderWayMax = 32'768;
+// Messages of keep-alives of one stream: each may be of all its sessions, and one every third of the TTL is enough.
+constexpr size_t kKeepAlivesUnderWayMax = 64;
 // What the server does by itself is tried again after this.
 constexpr Duration kAgain = std::chrono::milliseconds(100);
 // Candidates read from the records in one turn when the index is made.
@@ -112,7 +114,7 @@ void Sessions::Impl::request(Instant now, StreamId id, const v1::SessionRequest&
   using What = v1::SessionRequest::WhatCase;
   const SessionId session = session_of(request.session());
   const What what = request.what_case();
-  if ((what == What::kOpen || what == What::kAttach || what == What::kKeepAlive || what == What::kObserve) &&
+  if ((what == What::kOpen || what == What::kAttach || what == What::kObserve) &&
       stream.requests_under_way >= kRequestsUnderWayMax) {
     send_error(id, session, request.sequence(), kResourceExhausted, "OVERLOADED", "too many requests under way");
     return;
@@ -124,7 +126,8 @@ void Sessions::Impl::request(Instant now, StreamId id, const v1::SessionRequest&
                "a session's number is above zero");
     return;
   }
-  const bool attached = stream.sessions.contains(session);
+  const auto known = sessions_.find(session);
+  const bool attached = known != sessions_.end() && known->second.is_spoken_for_by(id);
   switch (what) {
     case What::kOpen:
       open(now, id, request);
@@ -433,11 +436,15 @@ void Sessions::Impl::forget_claim(Session& session, const std::string& name) {
 
 void Sessions::Impl::keep_alive(StreamId id, const v1::KeepSessions& request) {
   Stream& stream = streams_.at(id);
+  if (stream.keep_alives_under_way >= kKeepAlivesUnderWayMax) {
+    send_error(id, SessionId(), 0, kResourceExhausted, "OVERLOADED", "too many keep-alives under way");
+    return;
+  }
   const uint64_t number = ++last_keep_alive_;
   KeepAlive& keep = keep_alives_[number];
   keep.stream = id;
   keep.answer.set_id(request.id());
-  ++stream.requests_under_way;
+  ++stream.keep_alives_under_way;
   if (request.sessions().empty()) {
     keep.to_ask.assign(stream.sessions.begin(), stream.sessions.end());
   } else {
@@ -493,7 +500,7 @@ void Sessions::Impl::finish_keep_alive(uint64_t number) {
   *out.mutable_kept() = std::move(found->second.answer);
   const auto stream = streams_.find(found->second.stream);
   if (stream != streams_.end()) {
-    --stream->second.requests_under_way;
+    --stream->second.keep_alives_under_way;
     send(stream->first, std::move(out));
   }
   keep_alives_.erase(found);
@@ -637,13 +644,13 @@ void Sessions::Impl::on_read_refused(Instant now, Ticket ticket, NotDone reason)
   }
   const auto stream = streams_.find(pending.stream);
   if (stream == streams_.end()) return;
-  --stream->second.requests_under_way;
   if (pending.kind == Pending::Kind::kObserve) {
-    // It has no number by which its client could ask again: that is done here.
+    // It has no number by which its client could ask again: that is done here, and it counts as under way.
     REACHED(session_observer_asked_again);
     observers_again_.emplace_back(now + kAgain, pending);
     return;
   }
+  --stream->second.requests_under_way;
   send_error(pending.stream, pending.session, 0, refusal_of(reason));
 }
 
@@ -674,7 +681,10 @@ void Sessions::Impl::tick(Instant now) {
   while (!observers_again_.empty() && observers_again_.front().first <= now) {
     Pending pending = std::move(observers_again_.front().second);
     observers_again_.pop_front();
-    if (streams_.contains(pending.stream)) world_.read(issue(std::move(pending)));
+    const auto stream = streams_.find(pending.stream);
+    if (stream == streams_.end()) continue;
+    --stream->second.requests_under_way;
+    world_.read(issue(std::move(pending)));
   }
 }
 

@@ -2,6 +2,7 @@
 // they ask, session_events.cc what they are told.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <memory>
@@ -58,7 +59,8 @@ class Sessions::Impl {
   struct Stream {
     std::set<SessionId> sessions;
     std::set<std::pair<SessionId, std::string>> observed;
-    size_t requests_under_way = 0;  // opens, attachments and keep-alives
+    size_t requests_under_way = 0;  // opens, attachments and observations
+    size_t keep_alives_under_way = 0;
   };
 
   // What a session has in line for a name.
@@ -108,7 +110,10 @@ class Sessions::Impl {
     std::vector<StreamId> streams;             // mostly one
     std::map<std::string, Claim> claims;       // by name
     std::map<uint64_t, Operation> operations;  // by sequence
-    bool listed = false;                       // claims are all it has
+    [[nodiscard]] bool is_spoken_for_by(StreamId stream) const {
+      return std::find(streams.begin(), streams.end(), stream) != streams.end();
+    }
+    bool listed = false;  // claims are all it has
   };
 
   // What a ticket is for.

@@ -423,20 +423,29 @@ TEST_F(SessionsTest, KeepAlivesOfAllInOneMessage) {
   EXPECT_EQ(settled(), "0 kept 5 gone 0 failed 1");
 }
 
-TEST_F(SessionsTest, NoMoreRenewalsAreAskedAtOnceThanTheReplicaTakes) {
-  const size_t at_once = SessionsOptions().keep_alives_under_way_max;
-  const int64_t sessions = 3;
-  for (int64_t session = 1; session <= sessions; ++session) open(session);
-  v1::SessionRequest keep;
-  const size_t messages = at_once / static_cast<size_t>(sessions) + 10;
-  for (size_t id = 1; id <= messages; ++id) {
-    keep.mutable_keep_alive()->set_id(id);
-    ask(keep);
+TEST(SessionKeepAlives, NoMoreAreAskedAtOnceThanTheReplicaTakesAndAStreamHasSomeUnderWay) {
+  TestWorld world({.keep_alives_under_way_max = 10});
+  const StreamId stream = world.sessions().open_stream();
+  v1::SessionRequest open;
+  open.mutable_open()->set_secret(std::string(kSecret));
+  open.mutable_open()->set_ttl_ms(10'000);
+  for (int64_t session = 1; session <= 3; ++session) {
+    open.set_session(session);
+    world.sessions().request(world.now, stream, open);
   }
-  EXPECT_EQ(world_.keep_alives_waiting(), at_once);
-  world_.settle();
-  EXPECT_EQ(world_.sent[stream_].size(), messages);
-  EXPECT_EQ(describe(world_.sent[stream_].back()), fmt::format("0 kept {} gone 0 failed 0", messages));
+  world.settle();
+  world.sent.clear();
+  v1::SessionRequest keep;
+  for (uint64_t id = 1; id <= 65; ++id) {
+    keep.mutable_keep_alive()->set_id(id);
+    world.sessions().request(world.now, stream, keep);
+  }
+  ASSERT_EQ(world.sent[stream].size(), 1U);
+  EXPECT_EQ(describe(world.sent[stream].front()), "0 error OVERLOADED");
+  EXPECT_EQ(world.keep_alives_waiting(), 10U);
+  world.settle();
+  EXPECT_EQ(world.sent[stream].size(), 65U);
+  EXPECT_EQ(describe(world.sent[stream].back()), "0 kept 64 gone 0 failed 0");
 }
 
 TEST_F(SessionsTest, AnOwnerIsAskedAndForced) {

@@ -20,7 +20,7 @@ namespace conclave::layers {
 
 class TestWorld final : public SessionsWorld {
  public:
-  TestWorld() : sessions_({}, *this) { sessions_.work(now); }
+  explicit TestWorld(const SessionsOptions& options = {}) : sessions_(options, *this) { sessions_.work(now); }
 
   // ---- SessionsWorld ----
   const keyspace::View& view() const override { return view_; }
