@@ -405,7 +405,7 @@ TEST_F(JsonTest, WhatHappensToASessionIsLines) {
   EXPECT_TRUE(events.body.starts_with(R"({"result":{"session":"7","place":{)")) << events.body;
   EXPECT_TRUE(events.says(R"("attached":{"ttl_ms":"10000"}}})")) << events.body;
   FakeHttp observe(cluster_, "/v1/election/observe", R"({"name":"e"})");
-  EXPECT_TRUE(observe.body.starts_with(R"({"result":{"name":"e","mod_revision":"1"}})")) << observe.body;
+  EXPECT_TRUE(observe.body.starts_with(R"({"result":{"name":"e","mod_revision":"1","first":true}})")) << observe.body;
   FakeHttp campaign(cluster_, "/v1/election/campaign",
                     R"({"identity":)" + identity.substr(0, identity.size() - 1) +
                         R"(,"sequence":"1"},"campaign":{"name":"e","value":"djE="}})");

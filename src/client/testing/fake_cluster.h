@@ -379,6 +379,7 @@ class FakeCluster {
     } else if (request.has_observe()) {
       observers_[request.observe().name()].insert(request.session());
       *response.mutable_leadership() = leadership(request.observe().name());
+      response.mutable_leadership()->set_first(true);
     } else if (request.has_stop_observing()) {
       observers_[request.stop_observing().name()].erase(request.session());
     }
