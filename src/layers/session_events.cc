@@ -91,6 +91,7 @@ void Sessions::Impl::follow_events(const keyspace::Applied& applied, std::set<st
 void Sessions::Impl::recheck_all() {
   queue_.begin_recheck();
   std::vector<std::pair<SessionId, std::string>> all;
+  all.reserve(candidacies_.size());
   for (const auto& [key, candidacy] : candidacies_) all.push_back(candidacy);
   for (const auto& [id, name] : all) follow_candidate(id, name);
   elections_.on_all_changed();
@@ -311,6 +312,7 @@ void Sessions::Impl::decide_elections() {
 void Sessions::Impl::on_state_replaced(Instant) {
   REACHED(sessions_state_replaced);
   std::vector<SessionId> all;
+  all.reserve(sessions_.size());
   for (const auto& [id, session] : sessions_) all.push_back(id);
   std::sort(all.begin(), all.end());
   for (const SessionId id : all) end_session(id, v1::SessionEnded::MOVED);

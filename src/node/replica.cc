@@ -442,7 +442,7 @@ void Replica::checkpoint_leases(Instant now) {
   for (const LeaseId lease : lease_checkpoints_.take_due(now, kCheckpointsPerTurn)) {
     // One that is due is about to end.
     const auto remaining_ms = lease_clock_.remaining_ms(lease, now);
-    if (remaining_ms) (void)propose_remaining(now, lease, *remaining_ms);
+    if (remaining_ms) (void)propose_remaining(now, lease, remaining_ms);
   }
 }
 
