@@ -46,6 +46,8 @@ class CheckDependenciesTest(unittest.TestCase):
         self.assertEqual(1, len(self.problems({"src/raft/raft.cc": "auto t = std::chrono::steady_clock::now();\n"})))
         self.assertEqual(1, len(self.problems({"src/keyspace/a.cc": "#include <thread>\n"})))
         self.assertEqual([], self.problems({"src/raft/raft.cc": "// never steady_clock::now()\n"}))
+        self.assertEqual(1, len(self.problems({"src/client/session_core.cc": "#include <mutex>\n"})))
+        self.assertEqual([], self.problems({"src/client/io.cc": "#include <mutex>\n"}))
 
     def test_an_unknown_folder_is_a_problem(self):
         self.assertEqual(1, len(self.problems({"src/utils/a.cc": "\n"})))

@@ -7,10 +7,11 @@
 #include "base/bytes.h"
 #include "keyspace/command.h"
 #include "keyspace/keyspace.h"
+#include "layers/claim_record.h"
 
 namespace conclave::api {
 
-inline constexpr std::string_view kReservedKeys = "/.conclave/";
+using layers::kReservedKeys;
 inline constexpr std::string_view kReservedKeysRefusal =
     "keys below /.conclave/ are written by the services they belong to, and by nobody else";
 

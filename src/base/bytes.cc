@@ -52,4 +52,35 @@ uint64_t ByteReader::varint() {
   return fault<uint64_t>();
 }
 
+bool is_utf8(ByteView bytes) {
+  size_t i = 0;
+  while (i < bytes.size()) {
+    const auto first = static_cast<unsigned char>(bytes[i++]);
+    if (first < 0x80) continue;
+    const size_t more = first >= 0xf0 ? 3 : first >= 0xe0 ? 2 : 1;
+    if (first < 0xc2 || first > 0xf4 || bytes.size() - i < more) return false;
+    uint32_t point = first & (0x3fU >> more);
+    for (size_t k = 0; k < more; ++k) {
+      const auto next = static_cast<unsigned char>(bytes[i++]);
+      if ((next & 0xc0U) != 0x80) return false;
+      point = (point << 6) | (next & 0x3fU);
+    }
+    // Longer than need be, half of a pair, or past the last.
+    if ((more == 2 && point < 0x800) || (more == 3 && (point < 0x10000 || point > 0x10ffff))) return false;
+    if (point >= 0xd800 && point <= 0xdfff) return false;
+  }
+  return true;
+}
+
+std::optional<uint64_t> parse_hex(ByteView text) {
+  if (text.empty() || text.size() > 16) return std::nullopt;
+  uint64_t number = 0;
+  for (const char digit : text) {
+    const bool is_decimal = digit >= '0' && digit <= '9';
+    if (!is_decimal && (digit < 'a' || digit > 'f')) return std::nullopt;
+    number = number << 4 | static_cast<uint64_t>(is_decimal ? digit - '0' : digit - 'a' + 10);
+  }
+  return number;
+}
+
 }  // namespace conclave

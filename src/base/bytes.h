@@ -7,6 +7,7 @@
 #include <concepts>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +16,11 @@ namespace conclave {
 
 // Views of bytes are string_views: keys, values and protobuf fields already are.
 using ByteView = std::string_view;
+
+// Valid UTF-8: nothing longer than need be, no half of a pair, nothing past the last code point.
+[[nodiscard]] bool is_utf8(ByteView bytes);
+// 1 to 16 lower-case hex digits; nothing if it is none.
+[[nodiscard]] std::optional<uint64_t> parse_hex(ByteView text);
 
 // Immutable bytes with shared ownership, one allocation, one pointer wide. Copies may be held and dropped on any
 // thread; the bytes themselves never change. An entry's payload is copied into one of these once and shared by the log

@@ -78,5 +78,21 @@ TEST(Bytes, LengthBeyondTheInputIsRefusedWithoutAllocation) {
   EXPECT_FALSE(reader.ok());
 }
 
+TEST(Bytes, Utf8) {
+  EXPECT_TRUE(is_utf8("plain"));
+  EXPECT_TRUE(is_utf8("\xf0\x9f\x94\x92\xe2\x82\xac\xc2\xa2"));
+  for (const std::string_view bad : {"\x80", "\xc0\xaf", "\xc3", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+                                     "\xf5\x80\x80\x80", "\xe2\x82", "a\xff"}) {
+    EXPECT_FALSE(is_utf8(bad));
+  }
+}
+
+TEST(Bytes, Hex) {
+  EXPECT_EQ(parse_hex("0"), 0U);
+  EXPECT_EQ(parse_hex("00ff"), 255U);
+  EXPECT_EQ(parse_hex("ffffffffffffffff"), UINT64_MAX);
+  for (const ByteView bad : {"", "g", "F", "-1", "0x1", " 1", "10000000000000000"}) EXPECT_FALSE(parse_hex(bad)) << bad;
+}
+
 }  // namespace
 }  // namespace conclave

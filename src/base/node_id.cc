@@ -8,9 +8,7 @@ namespace conclave {
 uint64_t hash_of_text(std::string_view text) {
   uint64_t hash = 0xcbf29ce484222325;
   for (const char byte : text) hash = (hash ^ static_cast<uint8_t>(byte)) * 0x100000001b3;
-  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9;
-  hash = (hash ^ (hash >> 27)) * 0x94d049bb133111eb;
-  hash ^= hash >> 31;
+  hash = mix64(hash);
   return hash == 0 ? 1 : hash;
 }
 

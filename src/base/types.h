@@ -67,16 +67,21 @@ using Revision = Ordinal<struct RevisionTag, int64_t>;
 using LeaseId = Identity<struct LeaseIdTag, int64_t>;
 using SessionId = Identity<struct SessionIdTag>;
 
+// A fixed mix (the finaliser of splitmix64): each bit of the result hangs on all of the argument, on every compiler
+// alike.
+[[nodiscard]] constexpr uint64_t mix64(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+
 }  // namespace conclave
 
 template <class Tag, class Rep>
 struct std::hash<conclave::Identity<Tag, Rep>> {
   size_t operator()(const conclave::Identity<Tag, Rep>& id) const noexcept {
-    // A fixed mix (the finaliser of splitmix64): the same on every compiler, so that no order depends on the library.
-    uint64_t x = static_cast<uint64_t>(id.value());
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-    return static_cast<size_t>(x ^ (x >> 31));
+    // Not the library's, so that no order depends on it.
+    return static_cast<size_t>(conclave::mix64(static_cast<uint64_t>(id.value())));
   }
 };
 

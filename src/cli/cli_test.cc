@@ -89,15 +89,6 @@ TEST(Json, Base64) {
   EXPECT_EQ(base64("foobar"), "Zm9vYmFy");
 }
 
-TEST(Json, Utf8) {
-  EXPECT_TRUE(is_utf8("plain"));
-  EXPECT_TRUE(is_utf8("\xf0\x9f\x94\x92\xe2\x82\xac\xc2\xa2"));
-  for (const std::string_view bad : {"\x80", "\xc0\xaf", "\xc3", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
-                                     "\xf5\x80\x80\x80", "\xe2\x82", "a\xff"}) {
-    EXPECT_FALSE(is_utf8(bad));
-  }
-}
-
 TEST(Tables, ColumnsAreAsWideAsTheirWidestCell) {
   Table table({"NAME", ">COUNT", "NOTE"});
   table.add({"a", "7", "x"});

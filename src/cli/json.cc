@@ -1,5 +1,7 @@
 #include "cli/json.h"
 
+#include "base/bytes.h"
+
 namespace conclave::cli {
 
 std::string json_text(std::string_view text) {
@@ -15,26 +17,6 @@ std::string json_text(std::string_view text) {
     }
   }
   return out + '"';
-}
-
-bool is_utf8(std::string_view bytes) {
-  size_t i = 0;
-  while (i < bytes.size()) {
-    const auto first = static_cast<unsigned char>(bytes[i++]);
-    if (first < 0x80) continue;
-    const size_t more = first >= 0xf0 ? 3 : first >= 0xe0 ? 2 : 1;
-    if (first < 0xc2 || first > 0xf4 || bytes.size() - i < more) return false;
-    uint32_t point = first & (0x3fU >> more);
-    for (size_t k = 0; k < more; ++k) {
-      const auto next = static_cast<unsigned char>(bytes[i++]);
-      if ((next & 0xc0U) != 0x80) return false;
-      point = (point << 6) | (next & 0x3fU);
-    }
-    // Longer than need be, half of a pair, or past the last.
-    if ((more == 2 && point < 0x800) || (more == 3 && (point < 0x10000 || point > 0x10ffff))) return false;
-    if (point >= 0xd800 && point <= 0xdfff) return false;
-  }
-  return true;
 }
 
 std::string base64(std::string_view bytes) {

@@ -12,7 +12,6 @@ namespace conclave::cli {
 
 // A quoted string. The text must be UTF-8.
 [[nodiscard]] std::string json_text(std::string_view text);
-[[nodiscard]] bool is_utf8(std::string_view bytes);
 [[nodiscard]] std::string base64(std::string_view bytes);
 
 template <class T>

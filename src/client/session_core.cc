@@ -9,6 +9,7 @@
 
 #include "base/assert.h"
 #include "base/mark.h"
+#include "base/types.h"
 
 namespace conclave::client {
 namespace {
@@ -24,10 +25,7 @@ constexpr Duration kCancelPatience = milliseconds(2000);
 
 // Of the n-th asking; as good as random, if the first is.
 int64_t id_of(int64_t first, uint64_t asking) {
-  uint64_t mixed = static_cast<uint64_t>(first) + asking * 0x9e3779b97f4a7c15ULL;
-  mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebULL;
-  mixed ^= mixed >> 31;
+  const uint64_t mixed = mix64(static_cast<uint64_t>(first) + asking * 0x9e3779b97f4a7c15ULL);
   return static_cast<int64_t>(mixed >> 1 | 1);
 }
 

@@ -24,30 +24,6 @@ int32_t unzigzag(uint64_t value) {
   return static_cast<int32_t>(static_cast<uint32_t>(value >> 1) ^ (~static_cast<uint32_t>(value & 1) + 1));
 }
 
-bool is_utf8(ByteView text) {
-  for (size_t at = 0; at < text.size();) {
-    const auto first = static_cast<uint8_t>(text[at]);
-    const size_t length = first < 0x80   ? 1
-                          : first < 0xc2 ? 0
-                          : first < 0xe0 ? 2
-                          : first < 0xf0 ? 3
-                          : first < 0xf5 ? 4
-                                         : 0;
-    if (length == 0 || at + length > text.size()) return false;
-    for (size_t i = 1; i < length; ++i) {
-      if ((static_cast<uint8_t>(text[at + i]) & 0xc0) != 0x80) return false;
-    }
-    // Overlong forms, surrogates, above the last code point.
-    const auto second = length > 1 ? static_cast<uint8_t>(text[at + 1]) : uint8_t{0};
-    if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) || (first == 0xf0 && second < 0x90) ||
-        (first == 0xf4 && second > 0x8f)) {
-      return false;
-    }
-    at += length;
-  }
-  return true;
-}
-
 }  // namespace
 
 std::string claim_record_key(ByteView claim) {
@@ -84,16 +60,10 @@ bool decode_candidate_key(ByteView key, std::string& name, SessionId& session) {
   key.remove_prefix(kCandidateRecords.size());
   const size_t zero = key.find('\0');
   if (zero == ByteView::npos || zero == 0) return false;
-  const ByteView hex = key.substr(zero + 1);
-  if (hex.empty() || hex.size() > 16) return false;
-  uint64_t number = 0;
-  for (const char digit : hex) {
-    const int value = digit >= '0' && digit <= '9' ? digit - '0' : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
-    if (value < 0) return false;
-    number = number << 4 | static_cast<uint64_t>(value);
-  }
+  const std::optional<uint64_t> number = parse_hex(key.substr(zero + 1));
+  if (!number) return false;
   name = std::string(key.substr(0, zero));
-  session = SessionId(number);
+  session = SessionId(*number);
   return session.is_set();
 }
 
@@ -144,7 +114,8 @@ std::optional<std::string_view> why_no_name(ByteView name) {
   if (name.empty()) return "a name is not empty";
   if (name.size() > kNameBytesMax) return "a name has at most 512 bytes";
   if (name.find('\0') != ByteView::npos || !is_utf8(name)) return "a name is UTF-8 without zeros";
-  if (name.starts_with("/.conclave/") || name == "/.conclave") return "names below /.conclave/ are the cluster's own";
+  if (name.starts_with(kReservedKeys) || name == kReservedKeys.substr(0, kReservedKeys.size() - 1))
+    return "names below /.conclave/ are the cluster's own";
   return std::nullopt;
 }
 

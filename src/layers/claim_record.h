@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/bytes.h"
 #include "base/types.h"
@@ -57,7 +58,9 @@ inline constexpr std::string_view kRequestRecords = "request/";
 [[nodiscard]] std::string encode(const RequestRecord& record);
 [[nodiscard]] bool decode(ByteView bytes, RequestRecord& out);
 
-// A name that locks and elections may have: 1 to kNameBytesMax bytes of UTF-8 without zeros, not below "/.conclave/".
+// The cluster's own keys.
+inline constexpr std::string_view kReservedKeys = "/.conclave/";
+// A name that locks and elections may have: 1 to kNameBytesMax bytes of UTF-8 without zeros, not below kReservedKeys.
 // Nothing if it is; otherwise why not.
 [[nodiscard]] std::optional<std::string_view> why_no_name(ByteView name);
 

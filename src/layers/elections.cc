@@ -14,10 +14,6 @@ constexpr size_t kClaimRecordsLookedAt = 64;
 // Candidates passed over since a key of theirs stands where their claim would.
 constexpr size_t kCandidatesPassedMax = 64;
 
-LeaseId lease_of(SessionId session) {
-  return LeaseId(static_cast<int64_t>(session.value()));
-}
-
 }  // namespace
 
 Line line_of(const keyspace::View& view, ByteView name) {
@@ -65,7 +61,6 @@ void Elections::begin_rebuild() {
   }
   known_.clear();
   changed_.clear();
-  candidates_ = 0;
   rebuilding_ = true;
   rebuild_from_.clear();
 }
@@ -97,7 +92,6 @@ void Elections::on_record(const keyspace::View& view, ByteView key) {
     const Candidate candidate{.priority = record.priority, .since = found->written_at, .session = session};
     names_[name].candidates.insert(candidate);
     known_[{name, session}] = candidate;
-    ++candidates_;
   }
   on_claims_changed(name);
 }
@@ -108,7 +102,6 @@ void Elections::remove(const std::string& name, SessionId session) {
   const auto at = names_.find(name);
   at->second.candidates.erase(known->second);
   known_.erase(known);
-  --candidates_;
   if (at->second.candidates.empty() && !at->second.under_way) {
     changed_.erase(name);
     names_.erase(at);

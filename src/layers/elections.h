@@ -54,7 +54,6 @@ class Elections {
   // An entry changed this system record.
   void on_record(const keyspace::View& view, ByteView key);
   [[nodiscard]] bool empty() const { return names_.empty(); }
-  [[nodiscard]] size_t candidates() const { return candidates_; }
   // In the order in which they would be elected, at most `count`.
   [[nodiscard]] std::vector<Candidate> candidates(const std::string& name, size_t count) const;
   // Who would be elected now, besides one, and has no claim.
@@ -88,7 +87,6 @@ class Elections {
   std::map<std::string, Name> names_;  // those with candidates, or with a decision under way
   std::map<std::pair<std::string, SessionId>, Candidate> known_;
   std::set<std::string> changed_;
-  size_t candidates_ = 0;
   Term term_;
   bool rebuilding_ = false;
   std::string rebuild_from_;

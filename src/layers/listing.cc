@@ -13,16 +13,6 @@ using keyspace::KeyValue;
 using keyspace::Record;
 using keyspace::View;
 
-LeaseId lease_of(SessionId session) {
-  return LeaseId(static_cast<int64_t>(session.value()));
-}
-
-// NAME of NAME/HEX, by the last slash; empty if there is none.
-ByteView name_of(ByteView key) {
-  const size_t slash = key.rfind('/');
-  return slash == ByteView::npos ? ByteView() : key.substr(0, slash);
-}
-
 // Of a native claim; a lock's, without a note, where there is none.
 ClaimRecord record_of(const View& view, ByteView key) {
   ClaimRecord record;
@@ -33,15 +23,7 @@ ClaimRecord record_of(const View& view, ByteView key) {
 
 // The number behind the last slash, as leases are written there; zero if it is none.
 uint64_t number_in(ByteView key) {
-  const ByteView hex = key.substr(key.rfind('/') + 1);
-  if (hex.empty() || hex.size() > 16) return 0;
-  uint64_t number = 0;
-  for (const char digit : hex) {
-    const bool is_digit = digit >= '0' && digit <= '9';
-    if (!is_digit && (digit < 'a' || digit > 'f')) return 0;
-    number = number << 4 | static_cast<uint64_t>(is_digit ? digit - '0' : digit - 'a' + 10);
-  }
-  return number;
+  return parse_hex(key.substr(key.rfind('/') + 1)).value_or(0);
 }
 
 // The session a claim belongs to; null if it is somebody's who follows the recipe.

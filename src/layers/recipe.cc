@@ -82,6 +82,11 @@ bool is_child(ByteView prefix, ByteView key) {
   return key.size() > prefix.size() && key.starts_with(prefix) && key.find('/', prefix.size()) == ByteView::npos;
 }
 
+ByteView name_of(ByteView key) {
+  const size_t slash = key.rfind('/');
+  return slash == ByteView::npos ? ByteView() : key.substr(0, slash);
+}
+
 std::optional<keyspace::KeyValue> oldest_child(const keyspace::View& view, ByteView prefix, ByteView prefix_end) {
   const keyspace::KeyRange range = keyspace::KeyRange::of(prefix, prefix_end);
   // Nearly always the oldest of all is one. Otherwise so many of the oldest are looked at, then more.

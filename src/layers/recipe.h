@@ -14,6 +14,14 @@
 
 namespace conclave::layers {
 
+// A session's lease has its number.
+[[nodiscard]] constexpr LeaseId lease_of(SessionId session) {
+  return LeaseId(static_cast<int64_t>(session.value()));
+}
+[[nodiscard]] constexpr SessionId session_of(LeaseId lease) {
+  return SessionId(static_cast<uint64_t>(lease.value()));
+}
+
 // Where the claims on a name stand: all keys that begin with "NAME/".
 [[nodiscard]] std::string claim_prefix(ByteView name);
 // The lease in hex without leading zeros, "-" in front if negative, as Go prints it.
@@ -30,6 +38,8 @@ inline constexpr size_t kElderBelowMax = 4096;
 [[nodiscard]] std::optional<keyspace::KeyValue> oldest_child(const keyspace::View& view, ByteView prefix,
                                                              ByteView prefix_end);
 [[nodiscard]] bool is_child(ByteView prefix, ByteView key);
+// NAME of NAME/HEX, by the last slash; empty if there is none.
+[[nodiscard]] ByteView name_of(ByteView key);
 
 // Puts the claim if the key does not stand; otherwise changes nothing.
 [[nodiscard]] std::string encode_claim(ByteView key, ByteView value, LeaseId lease);

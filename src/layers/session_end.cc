@@ -30,10 +30,7 @@ std::map<std::string, uint32_t> delays_of(const keyspace::View& view, LeaseId le
 
 // A number nobody else has, as long as the guard says so: another one with each entry applied.
 LeaseId linger_lease(LeaseId lease, LogIndex index, uint32_t delay_ms) {
-  uint64_t mixed = static_cast<uint64_t>(lease.value()) ^ index.value() * 0x9e3779b97f4a7c15ULL ^ delay_ms;
-  mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebULL;
-  mixed ^= mixed >> 31;
+  const uint64_t mixed = mix64(static_cast<uint64_t>(lease.value()) ^ index.value() * 0x9e3779b97f4a7c15ULL ^ delay_ms);
   return LeaseId(static_cast<int64_t>(mixed >> 1 | 1));
 }
 
@@ -48,9 +45,7 @@ std::optional<std::string> encode_lingering_end(const keyspace::View& view, Leas
   command.if_lease(lease);
   std::map<uint32_t, std::vector<std::string>> owned;  // by delay
   for (const auto& [key, delay_ms] : delays_of(view, lease, kClaimsMax)) {
-    const size_t slash = key.rfind('/');
-    if (slash == std::string::npos) continue;
-    const std::string prefix = key.substr(0, slash + 1);
+    const std::string prefix = claim_prefix(name_of(key));
     const std::optional<keyspace::KeyValue> owner = oldest_child(view, prefix, claim_prefix_end(prefix));
     const std::optional<keyspace::KeyValue> own = view.get(key);
     if (!owner || !own || own->lease != lease) continue;

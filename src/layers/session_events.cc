@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "base/mark.h"
+#include "layers/listing.h"
 #include "layers/recipe.h"
 #include "layers/sessions_impl.h"
 
@@ -11,19 +12,7 @@ namespace conclave::layers {
 namespace {
 
 using keyspace::CommandKind;
-
-LeaseId lease_of(SessionId session) {
-  return LeaseId(static_cast<int64_t>(session.value()));
-}
-SessionId session_of(LeaseId lease) {
-  return SessionId(static_cast<uint64_t>(lease.value()));
-}
-
-// The name of which the key is a direct child; empty if it is none.
-std::string parent_of(ByteView key) {
-  const size_t slash = key.rfind('/');
-  return slash == ByteView::npos ? std::string() : std::string(key.substr(0, slash));
-}
+using enum keyspace::GrpcCode;
 
 }  // namespace
 
@@ -76,7 +65,7 @@ void Sessions::Impl::follow_events(const keyspace::Applied& applied, std::set<st
       if (candidacy != candidacies_.end()) elected.push_back(candidacy->second);
     }
     if (elections_.empty() && observed_.empty()) return;
-    std::string name = parent_of(key);
+    std::string name(name_of(key));
     const auto known = seen.find(name);
     if (known == seen.end()) {
       seen.emplace(name, event.mod);
@@ -189,7 +178,7 @@ void Sessions::Impl::on_request_record(ByteView key) {
   if (record == nullptr) return;
   const auto session = sessions_.find(session_of(record->lease));
   if (session == sessions_.end()) return;
-  const std::string name = parent_of(claim_key);
+  const std::string name(name_of(claim_key));
   const auto claim = session->second.claims.find(name);
   RequestRecord request;
   if (claim == session->second.claims.end() || !decode(record->value, request)) return;
@@ -207,22 +196,6 @@ void Sessions::Impl::tell_request(SessionId id, const std::string& name, const C
 }
 
 // ---- Observers ----
-
-v1::Leadership Sessions::Impl::leadership_of(const std::string& name) const {
-  v1::Leadership out;
-  out.set_name(name);
-  const std::string prefix = claim_prefix(name);
-  const std::optional<keyspace::KeyValue> owner = oldest_child(world_.view(), prefix, claim_prefix_end(prefix));
-  if (!owner) {
-    out.set_mod_revision(world_.view().revision().value());
-    return out;
-  }
-  out.set_token(owner->create.value());
-  out.set_value(std::string(owner->value));
-  out.set_lease(owner->lease.value());
-  out.set_mod_revision(owner->mod.value());
-  return out;
-}
 
 void Sessions::Impl::observe(StreamId stream, const v1::SessionRequest& request) {
   const SessionId id(static_cast<uint64_t>(request.session()));
@@ -248,7 +221,7 @@ void Sessions::Impl::begin_observing(const Pending& pending) {
   if (stream == streams_.end()) return;
   stream->second.observed.insert({pending.session, pending.text});
   Observed& observed = observed_[pending.text];
-  observed.last = leadership_of(pending.text);
+  observed.last = leadership_of(world_.view(), pending.text);
   observed.observers.insert({pending.stream, pending.session});
   v1::SessionResponse out = response(pending.session, 0);
   *out.mutable_leadership() = observed.last;
@@ -283,7 +256,7 @@ void Sessions::Impl::look_at_leaders(const std::set<std::string>& names, const s
     const auto found = observed_.find(name);
     if (found == observed_.end()) continue;
     Observed& observed = found->second;
-    v1::Leadership now = leadership_of(name);
+    v1::Leadership now = leadership_of(world_.view(), name);
     const bool same = now.token() == observed.last.token() &&
                       (now.token() == 0 || now.mod_revision() == observed.last.mod_revision());
     if (same && !twice.contains(name)) continue;

@@ -14,14 +14,11 @@ namespace {
 
 using keyspace::CommandKind;
 using keyspace::ErrorId;
+using enum keyspace::GrpcCode;
 
 constexpr int kNamesMax = 128;
 // Guards that failed since somebody came between the look and the entry: so often it is looked again.
 constexpr int kAttemptsMax = 8;
-
-LeaseId lease_of(SessionId session) {
-  return LeaseId(static_cast<int64_t>(session.value()));
-}
 
 }  // namespace
 
@@ -341,7 +338,6 @@ void Sessions::Impl::on_acquired(Instant now, SessionId id, Session& session, ui
   }
   operation.stage = Operation::Stage::kAnswered;
   operation.request.reset();
-  operation.is_campaign = campaigns;
   if (operation.deadline != kNever) waits_.insert({operation.deadline, {id, sequence}});
   send(operation.stream, std::move(out));
 }
@@ -377,11 +373,11 @@ void Sessions::Impl::run_cancel(Instant now, SessionId id, Session& session, uin
         operation.stage = Operation::Stage::kTarget;
         return;
       case Operation::Stage::kAnswered:
-        fail(now, id, target, kCancelled, "CANCELLED", "by its client");
+        fail(now, id, target, kCanceled, "CANCELLED", "by its client");
         delete_claims(id, sequence, operation);
         return;
       default:
-        fail(now, id, target, kCancelled, "CANCELLED", "by its client");
+        fail(now, id, target, kCanceled, "CANCELLED", "by its client");
         break;
     }
   } else {
@@ -414,7 +410,7 @@ void Sessions::Impl::delete_claims(SessionId id, uint64_t sequence, Operation& o
 // What a cancel waited for has been decided: it stands, or what became of it is to be found out by a mark.
 void Sessions::Impl::leave(Instant now, SessionId id, uint64_t sequence) {
   const uint64_t cancel = sessions_.at(id).operations.at(sequence).cancelled_by;
-  fail(now, id, sequence, kCancelled, "CANCELLED", "by its client");
+  fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
   run(now, id, cancel);
 }
 
@@ -457,7 +453,7 @@ void Sessions::Impl::run_resign(Instant now, SessionId id, uint64_t sequence, Op
   const bool was_done = known != nullptr && known->was_applied(sequence);
   const Line line = line_of(view, name);
   const bool leads = line.owner && line.owner->key == key && line.owner->create == token;
-  operation.hands_over = false;
+  bool hands_over = false;
   if (leads && !was_done && line.claims == 1) {
     std::optional<Candidate> next;
     if (transfers) {
@@ -474,10 +470,10 @@ void Sessions::Impl::run_resign(Instant now, SessionId id, uint64_t sequence, Op
       const std::string prefix = claim_prefix(name);
       command.if_none_created_after(prefix, claim_prefix_end(prefix), view.revision());
       add_election(command, view, name, *next);
-      operation.hands_over = true;
+      hands_over = true;
     }
   }
-  if (transfers && !operation.hands_over && !was_done) {
+  if (transfers && !hands_over && !was_done) {
     if (!operation.proven) {
       look_first(id, sequence, operation);
     } else if (!leads) {
@@ -698,10 +694,10 @@ void Sessions::Impl::finish(Instant, SessionId id, uint64_t sequence, v1::Sessio
   drop_if_idle(id);
 }
 
-void Sessions::Impl::fail(Instant now, SessionId id, uint64_t sequence, uint32_t code, std::string_view reason,
-                          std::string_view message) {
+void Sessions::Impl::fail(Instant now, SessionId id, uint64_t sequence, keyspace::GrpcCode code,
+                          std::string_view reason, std::string_view message) {
   v1::SessionResponse out = response(id, sequence);
-  out.mutable_error()->set_code(code);
+  out.mutable_error()->set_code(static_cast<uint32_t>(code));
   out.mutable_error()->set_reason(std::string(reason));
   out.mutable_error()->set_message(std::string(message));
   finish(now, id, sequence, std::move(out));
@@ -815,7 +811,7 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
   // Whoever speaks for the session now: it may have been attached anew since it asked.
   if (withdrawal.tells) {
     v1::SessionResponse out = response(id, withdrawal.sequence);
-    out.mutable_error()->set_code(kAborted);
+    out.mutable_error()->set_code(static_cast<uint32_t>(kAborted));
     out.mutable_error()->set_reason("WOULD_BLOCK");
     out.mutable_error()->set_message("not granted in time; nothing of it is left");
     push(id, out);

@@ -17,6 +17,7 @@ namespace {
 
 using keyspace::CommandKind;
 using keyspace::ErrorId;
+using enum keyspace::GrpcCode;
 
 constexpr size_t kSecretBytesMin = 16;
 constexpr size_t kSecretBytesMax = 64;
@@ -31,9 +32,6 @@ constexpr Duration kAgain = std::chrono::milliseconds(100);
 // Candidates read from the records in one turn when the index is made.
 constexpr size_t kRecordsPerTurn = 1024;
 
-LeaseId lease_of(SessionId session) {
-  return LeaseId(static_cast<int64_t>(session.value()));
-}
 int64_t number_of(SessionId session) {
   return static_cast<int64_t>(session.value());
 }
@@ -64,10 +62,10 @@ void Sessions::Impl::push(SessionId id, const v1::SessionResponse& response) {
   for (const StreamId stream : session->second.streams) world_.send(stream, v1::SessionResponse(response));
 }
 
-void Sessions::Impl::send_error(StreamId stream, SessionId session, uint64_t sequence, uint32_t code,
+void Sessions::Impl::send_error(StreamId stream, SessionId session, uint64_t sequence, keyspace::GrpcCode code,
                                 std::string_view reason, std::string_view message) {
   v1::SessionResponse out = response(session, sequence);
-  out.mutable_error()->set_code(code);
+  out.mutable_error()->set_code(static_cast<uint32_t>(code));
   out.mutable_error()->set_reason(std::string(reason));
   out.mutable_error()->set_message(std::string(message));
   send(stream, std::move(out));

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "keyspace/errors.h"
 #include "layers/claim_queue.h"
 #include "layers/claim_record.h"
 #include "layers/command_builder.h"
@@ -74,7 +75,7 @@ class Sessions::Impl {
   };
 
   struct Refusal {
-    uint32_t code = 0;
+    keyspace::GrpcCode code = keyspace::GrpcCode::kOk;
     std::string_view reason;
     std::string_view message;
   };
@@ -99,8 +100,6 @@ class Sessions::Impl {
     Instant deadline = kNever;  // of an acquire
     uint64_t cancelled_by = 0;  // a cancel waits for its entry
     bool withdrawn = false;     // nobody waits for it
-    bool hands_over = false;    // of a resign or transfer: the command under way elects another
-    bool is_campaign = false;   // known when the request is not kept any more
     uint64_t incarnation = 0;   // that its command carries
     Refusal refusal;
   };
@@ -207,7 +206,7 @@ class Sessions::Impl {
   void on_cancelled(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation);
   // These end an operation; it is not to be looked at afterwards.
   void finish(Instant now, SessionId id, uint64_t sequence, v1::SessionResponse&& response);
-  void fail(Instant now, SessionId id, uint64_t sequence, uint32_t code, std::string_view reason,
+  void fail(Instant now, SessionId id, uint64_t sequence, keyspace::GrpcCode code, std::string_view reason,
             std::string_view message);
   void fail(Instant now, SessionId id, uint64_t sequence, const Reply& reply);
   void leave(Instant now, SessionId id, uint64_t sequence);
@@ -232,15 +231,14 @@ class Sessions::Impl {
   void stop_observing(StreamId stream, SessionId session, const std::string& name);
   void stop_observing(StreamId stream, SessionId session);
   void look_at_leaders(const std::set<std::string>& names, const std::set<std::string>& twice);
-  [[nodiscard]] v1::Leadership leadership_of(const std::string& name) const;
   void decide_elections();
 
   // ---- What is said ----
   [[nodiscard]] v1::SessionResponse response(SessionId session, uint64_t sequence) const;
   void send(StreamId stream, v1::SessionResponse&& response);
   void push(SessionId id, const v1::SessionResponse& response);
-  void send_error(StreamId stream, SessionId session, uint64_t sequence, uint32_t code, std::string_view reason,
-                  std::string_view message);
+  void send_error(StreamId stream, SessionId session, uint64_t sequence, keyspace::GrpcCode code,
+                  std::string_view reason, std::string_view message);
   void send_error(StreamId stream, SessionId session, uint64_t sequence, const Refusal& refusal) {
     send_error(stream, session, sequence, refusal.code, refusal.reason, refusal.message);
   }
@@ -277,17 +275,5 @@ class Sessions::Impl {
   std::set<std::pair<Instant, std::string>> elections_again_;
   std::deque<std::pair<Instant, Pending>> observers_again_;
 };
-
-// gRPC's codes, as far as they are used here.
-inline constexpr uint32_t kCancelled = 1;
-inline constexpr uint32_t kInvalidArgument = 3;
-inline constexpr uint32_t kNotFound = 5;
-inline constexpr uint32_t kAlreadyExists = 6;
-inline constexpr uint32_t kResourceExhausted = 8;
-inline constexpr uint32_t kFailedPrecondition = 9;
-inline constexpr uint32_t kAborted = 10;
-inline constexpr uint32_t kOutOfRange = 11;
-inline constexpr uint32_t kUnavailable = 14;
-inline constexpr uint32_t kUnauthenticated = 16;
 
 }  // namespace conclave::layers

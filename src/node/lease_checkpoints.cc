@@ -32,13 +32,8 @@ std::optional<int64_t> decode_remaining(ByteView value) {
 
 std::optional<LeaseId> lease_of_remaining(ByteView key) {
   if (!key.starts_with(kRecords) || key.size() != kRecords.size() + 16) return std::nullopt;
-  uint64_t number = 0;
-  for (const char digit : key.substr(kRecords.size())) {
-    const int value = digit >= '0' && digit <= '9' ? digit - '0' : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
-    if (value < 0) return std::nullopt;
-    number = number << 4 | static_cast<uint64_t>(value);
-  }
-  return LeaseId(static_cast<int64_t>(number));
+  const std::optional<uint64_t> number = parse_hex(key.substr(kRecords.size()));
+  return number ? std::optional(LeaseId(static_cast<int64_t>(*number))) : std::nullopt;
 }
 
 void LeaseCheckpoints::start(LeaseId lease, int64_t ttl_ms, Instant now) {

@@ -11,35 +11,16 @@ import unittest
 
 import programs
 from programs import cluster
-
-OPTIONS = None
-
+import suite
 
 def boot_clock():
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-class Holders(unittest.TestCase):
-    NODES = 1
-    TLS = False
-
-    @classmethod
-    def setUpClass(cls):
-        cls.cluster = cluster.make(OPTIONS, cls.NODES, tls=cls.TLS)
-        try:
-            cls.cluster.start()
-        except BaseException:
-            cls.cluster.close()
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.cluster.close()
-
+class Holders(suite.Clustered, unittest.TestCase):
     def holder(self, ttl_ms):
-        name = self.id().rpartition(".")[2]
         tls = self.cluster.client_arguments()[1::2]  # without the names of the options
-        return programs.Program(self, OPTIONS.holder, self.cluster.endpoints, name, str(ttl_ms), *tls)
+        return programs.Program(self, suite.OPTIONS.holder, self.cluster.endpoints, self.key("lock"), str(ttl_ms), *tls)
 
     @staticmethod
     def writes(holder):
@@ -119,11 +100,10 @@ class ThreeServers(Holders):
 
 
 def main():
-    global OPTIONS
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cluster.add_arguments(parser)
     parser.add_argument("--holder", required=True, help="the binary of holder.cc")
-    OPTIONS, rest = parser.parse_known_args()
+    suite.OPTIONS, rest = parser.parse_known_args()
     unittest.main(argv=[sys.argv[0], *rest], verbosity=2)
 
 

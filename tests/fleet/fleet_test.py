@@ -24,6 +24,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "interop"))
 import cluster  # noqa: E402  (the path is set above)
+import go_test  # noqa: E402
 
 TTL = 5
 
@@ -134,17 +135,6 @@ class Worker:
         self.process.wait(timeout=30)
 
 
-def build_go(directory):
-    directory.mkdir(parents=True, exist_ok=True)
-    binary = directory / "fleet_go"
-    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOROOT": "",
-                   "GOTOOLCHAIN": "local", "GOCACHE": str(directory / "gocache"), "CGO_ENABLED": "0"}
-    go = "/usr/lib/go/bin/go" if os.path.exists("/usr/lib/go/bin/go") else "go"
-    subprocess.run([go, "build", "-p", "2", "-o", str(binary), str(HERE / "go/worker.go")], env=environment, check=True,
-                   timeout=600)
-    return binary
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     cluster.add_arguments(parser)
@@ -155,7 +145,7 @@ def main():
     parser.add_argument("--without", action="append", default=[], metavar="KIND", help="of workers")
     options = parser.parse_args()
     draw = random.Random(options.seed)
-    go = build_go(options.build.resolve())
+    go = go_test.build(options.build.resolve(), "fleet_go", HERE / "go")
     resource = Resource()
     listener = serve(resource)
     where = f"{cluster.HOST}:{listener.server_address[1]}"

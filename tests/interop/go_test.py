@@ -13,15 +13,16 @@ import driven
 HERE = pathlib.Path(__file__).resolve().parent
 
 
-def build(directory):
+def build(directory, name="interop_go", sources=HERE / "go"):
+    """Of all files in `sources`, with etcd's own client."""
     directory.mkdir(parents=True, exist_ok=True)
-    binary = directory / "interop_go"
+    binary = directory / name
     environment = {**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOROOT": "",
                    "GOTOOLCHAIN": "local", "GOCACHE": str(directory / "gocache"), "CGO_ENABLED": "0"}
     # Debian's own compiler, whatever else is installed: that is the one its packages are built with.
     go = "/usr/lib/go/bin/go" if os.path.exists("/usr/lib/go/bin/go") else "go"
-    sources = sorted(str(path) for path in (HERE / "go").glob("*.go"))
-    subprocess.run([go, "build", "-p", "2", "-o", str(binary), *sources], env=environment, check=True, timeout=600)
+    files = sorted(str(path) for path in sources.glob("*.go"))
+    subprocess.run([go, "build", "-p", "2", "-o", str(binary), *files], env=environment, check=True, timeout=600)
     return binary
 
 
