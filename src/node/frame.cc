@@ -72,6 +72,11 @@ struct FrameEncoder {
     writer.varint(frame.term.value());
     writer.varint(frame.level);
   }
+  void operator()(const AppliedUpTo& frame) const {
+    head(FrameKind::kAppliedUpTo, frame.group);
+    writer.varint(frame.term.value());
+    writer.varint(frame.index.value());
+  }
 };
 
 bool read_flag(ByteReader& reader) {
@@ -230,6 +235,13 @@ Result<Frame> decode_frame(ByteView bytes) {
       features.level = reader.varint();
       if (features.level == 0) reader.reject();
       frame = features;
+      break;
+    }
+    case FrameKind::kAppliedUpTo: {
+      AppliedUpTo told{.group = group};
+      told.term = Term(reader.varint());
+      told.index = LogIndex(reader.varint());
+      frame = told;
       break;
     }
     default:

@@ -27,6 +27,7 @@ enum class FrameKind : uint8_t {
   kChangeReply = 8,
   kFeatureQuery = 9,
   kFeatures = 10,
+  kAppliedUpTo = 11,
 };
 
 // Commands for the leader of this term, numbered by the sender from 1 in each term. A leader takes only its own term's,
@@ -135,8 +136,15 @@ struct Features {
   uint64_t level = 0;  // the highest it knows
 };
 
+// Told by the leader of this term, now and then (follower_lag.h): what it has applied.
+struct AppliedUpTo {
+  GroupId group;
+  Term term;
+  LogIndex index;
+};
+
 using Frame = std::variant<Forward, ForwardReply, KeepAlive, KeepAliveReply, StateDigest, ChangeRequest, ChangeReply,
-                           FeatureQuery, Features>;
+                           FeatureQuery, Features, AppliedUpTo>;
 
 // In one frame; more go with the next.
 inline constexpr size_t kForwardCommandsMax = 1024;

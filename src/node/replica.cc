@@ -147,6 +147,7 @@ void Replica::flush(Instant now) {
   flush_writes(now);
   compact_history(now);
   raise_feature_level(now);
+  tell_applied(now);
   // Alone in its cluster a leader commits in the very turn.
   apply_committed(now);
   look_again(now);
@@ -164,6 +165,7 @@ Instant Replica::next_deadline() const {
     deadline = std::min(deadline, lease_checkpoints_.next_deadline());
   }
   if (leads()) deadline = std::min(deadline, history_checked_at_ + kHistoryCheck);
+  if (tells_applied()) deadline = std::min(deadline, applied_told_at_ + kAppliedToldEvery);
   if (!writes_.empty() || reads_pending_ + keep_alives_pending_ > 0) {
     deadline = std::min(deadline, requests_checked_at_ + kRequestCheck);
   }
@@ -518,6 +520,29 @@ void Replica::take_verdict(DigestComparison::Verdict verdict, LogIndex index) {
   if (verdict == DigestComparison::Verdict::kNone) return;
   ++counters_.digests_different;
   if (verdict == DigestComparison::Verdict::kOdd) world_.on_diverged(index);
+}
+
+// ---- Lag ----
+
+bool Replica::is_lagging(Instant now) const {
+  const raft::Status status = raft_.status();
+  return !leads() && status.leader.is_set() && lag_.is_lagging(now, status.term, applied_);
+}
+
+// Before all that is under way to whom it tells: what waits in a full link is what the other has not applied.
+void Replica::tell_applied(Instant now) {
+  if (!tells_applied() || now < applied_told_at_ + kAppliedToldEvery) return;
+  applied_told_at_ = now;
+  const std::string frame =
+      encode(AppliedUpTo{.group = options_.raft.group, .term = raft_.status().term, .index = applied_});
+  for (const Member& member : raft_.membership().members()) {
+    if (member.id != options_.raft.self) world_.send(member.id, env::Lane::kConsensus, frame);
+  }
+}
+
+void Replica::on(Instant now, NodeId from, const AppliedUpTo& frame) {
+  if (frame.term != raft_.status().term || from != raft_.status().leader) return;
+  lag_.note(now, frame.term, frame.index);
 }
 
 // ---- Time ----

@@ -27,6 +27,7 @@
 #include "keyspace/snapshot.h"
 #include "node/digest_comparison.h"
 #include "node/features.h"
+#include "node/follower_lag.h"
 #include "node/frame.h"
 #include "node/lease_checkpoints.h"
 #include "node/lease_clock.h"
@@ -205,6 +206,8 @@ class Replica {
   // The cluster's, as applied.
   [[nodiscard]] uint64_t feature_level() const { return feature_level_; }
   [[nodiscard]] size_t writes_pending() const { return writes_.size(); }
+  // It follows, and is behind what its leader had applied a second ago. Judged anew with each turn.
+  [[nodiscard]] bool is_lagging(Instant now) const;
   // A snapshot from a peer is being loaded.
   [[nodiscard]] bool is_installing() const { return install_.has_value(); }
 
@@ -330,6 +333,7 @@ class Replica {
   void on(Instant now, NodeId from, const StateDigest& frame);
   void on(Instant now, NodeId from, const FeatureQuery& frame);
   void on(Instant now, NodeId from, const Features& frame);
+  void on(Instant now, NodeId from, const AppliedUpTo& frame);
 
   // administration.cc
   struct PendingChange {
@@ -375,6 +379,8 @@ class Replica {
   [[nodiscard]] Instant next_features_deadline() const;
 
   void tell_digest();
+  void tell_applied(Instant now);
+  [[nodiscard]] bool tells_applied() const { return leads() && applied_term_ == raft_.status().term; }
   void take_verdict(DigestComparison::Verdict verdict, LogIndex index);
 
   [[nodiscard]] bool leads() const { return raft_.status().role == raft::Role::kLeader; }
@@ -474,6 +480,9 @@ class Replica {
   Term change_sources_term_;
 
   DigestComparison digests_;
+
+  FollowerLag lag_;
+  Instant applied_told_at_{};  // as leader
 
   uint64_t feature_level_ = 1;  // the cluster's, as applied
   // As leader, in this term: the levels of those who told theirs.

@@ -1048,7 +1048,8 @@ TEST(FrameTest, ComeBackAsTheyWereAndBrokenOnesAreRefused) {
                     .change = {.kind = MemberChangeKind::kRemove, .id = NodeId(9)}},
       ChangeReply{.group = kGroup, .boot = Boot(2), .id = 4, .refusal = ChangeRefusal::kChangePending},
       FeatureQuery{.group = kGroup, .term = Term(3)},
-      Features{.group = kGroup, .term = Term(3), .level = 2}};
+      Features{.group = kGroup, .term = Term(3), .level = 2},
+      AppliedUpTo{.group = kGroup, .term = Term(3), .index = LogIndex(4096)}};
   for (const Frame& frame : frames) {
     const std::string bytes = encode(frame);
     const Result<Frame> decoded = decode_frame(bytes);
@@ -1137,6 +1138,65 @@ TEST(ReplicaChaos, EveryAnswerIsTrue) {
   EXPECT_GT(kinds["applied"], 5'000);
   EXPECT_GT(kinds["refused"], 50);
   EXPECT_GT(kinds["unknown"], 50);
+}
+
+// ---- Lag ----
+
+bool carries_entries(const std::string& frame) {
+  if (!is_kind(frame, FrameKind::kConsensus)) return false;
+  const auto message = raft::OwnedMessage::decode(ByteView(frame).substr(1));
+  if (!message) return false;
+  const raft::Body& body = message->message().body;
+  if (const auto* append = std::get_if<raft::AppendRequest>(&body)) return append->entries.size() > 0;
+  const auto* pulled = std::get_if<raft::PullReply>(&body);
+  return pulled != nullptr && pulled->entries.size() > 0;
+}
+
+// A follower that entries do not reach, for less than its election timeout: what tries to bring them is lost as well.
+TEST(ReplicaLag, AFollowerKnowsThatItIsBehindForMoreThanASecond) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t slow = leader % 3 + 1;
+  const uint64_t other = slow % 3 + 1;
+  group.advance(seconds(3));
+  for (uint64_t id = 1; id <= 3; ++id) EXPECT_FALSE(group.replica(id).is_lagging(group.now));
+  group.lose = [&](uint64_t, uint64_t to, const std::string& frame) { return to == slow && carries_entries(frame); };
+  group.put(leader, "a");
+  group.advance(milliseconds(900));
+  EXPECT_FALSE(group.replica(slow).is_lagging(group.now)) << "not for a second yet";
+  group.advance(milliseconds(700));
+  EXPECT_TRUE(group.replica(slow).is_lagging(group.now));
+  EXPECT_FALSE(group.replica(other).is_lagging(group.now));
+  EXPECT_FALSE(group.replica(leader).is_lagging(group.now));
+  group.lose = nullptr;
+  group.advance(seconds(1));
+  EXPECT_EQ(group.count(slow, "a"), 1);
+  EXPECT_FALSE(group.replica(slow).is_lagging(group.now));
+}
+
+// Where nobody leads nobody is known to be further: what is said here is as good as elsewhere.
+TEST(ReplicaLag, WithoutALeaderNobodyLags) {
+  Group group(3);
+  const uint64_t leader = group.elect();
+  const uint64_t slow = leader % 3 + 1;
+  group.lose = [&](uint64_t, uint64_t to, const std::string& frame) { return to == slow && carries_entries(frame); };
+  group.put(leader, "a");
+  group.advance(milliseconds(1600));
+  EXPECT_TRUE(group.replica(slow).is_lagging(group.now));
+  // From another than its leader, and of another term, it is not believed.
+  const uint64_t other = slow % 3 + 1;
+  const Term term = group.replica(leader).raft().status().term;
+  const AppliedUpTo far{.group = kGroup, .term = term, .index = LogIndex(1'000'000)};
+  group.replica(other).on_frame(group.now, NodeId(slow), encode(far));
+  group.replica(other).on_frame(
+      group.now, NodeId(leader),
+      encode(AppliedUpTo{.group = kGroup, .term = term.next(), .index = LogIndex(1'000'000)}));
+  group.advance(seconds(2));
+  EXPECT_FALSE(group.replica(other).is_lagging(group.now));
+  group.lose = [](uint64_t, uint64_t, const std::string&) { return true; };
+  group.advance(seconds(3));
+  ASSERT_FALSE(group.replica(slow).raft().status().leader.is_set());
+  EXPECT_FALSE(group.replica(slow).is_lagging(group.now));
 }
 
 // ---- Features and settings ----
