@@ -46,6 +46,7 @@ struct Totals {
   uint64_t keep_alives = 0;  // of sessions
   uint64_t failed = 0;
   uint64_t gone = 0;
+  uint64_t moved = 0;  // handed over by a server that lagged
   uint64_t streams_lost = 0;
   Duration answer_max{};
   Duration age_max{};  // of the trust in a stream's sessions, when it was renewed: below the TTL, or it came too late
@@ -91,6 +92,14 @@ class Holder {
   }
 
  private:
+  // Where it was: there is no other for its stream.
+  void attach(int64_t session) {
+    v1::SessionRequest request;
+    request.set_session(session);
+    request.mutable_attach()->set_secret(std::string(kSecret));
+    request.mutable_attach()->set_incarnation(++incarnation_);
+    call_->send(request.SerializeAsString());
+  }
   void on_message(ByteView message) {
     v1::SessionResponse response;
     ASSERT(response.ParseFromArray(message.data(), static_cast<int>(message.size())));
@@ -114,7 +123,9 @@ class Holder {
       ++totals_.failed_opens;
       if (totals_.failed_opens < 5) fmt::print(stderr, "not opened: {}\n", response.error().reason());
     } else if (response.has_ended()) {
-      ++totals_.gone;
+      const bool moved = response.ended().reason() == v1::SessionEnded::MOVED;
+      moved ? ++totals_.moved : ++totals_.gone;
+      if (moved) attach(response.session());
     }
     open_more();
     // The first are old when the last are opened.
@@ -133,6 +144,7 @@ class Holder {
   Instant trusted_since_{};
   Instant sent_at_{};
   uint64_t id_ = 0;
+  uint64_t incarnation_ = 1;
   net::TimerId timer_ = 0;
   bool ending_ = false;
 };
@@ -190,10 +202,12 @@ int run(const Options& options, bool json) {
   const bool good = totals.failed_opens == 0 && totals.failed == 0 && totals.gone == 0 && totals.streams_lost == 0 &&
                     age < static_cast<double>(options.ttl_s);
   fmt::print(
-      "held for {} s: {} keep-alives, {} failed, {} sessions gone, {} streams lost; the oldest trust at a renewal "
+      "held for {} s: {} keep-alives, {} failed, {} sessions gone, {} handed over, {} streams lost; the oldest trust "
+      "at a renewal "
       "{:.1f} s "
       "of {}, the slowest answer {:.2f} s\n",
-      options.seconds, totals.keep_alives, totals.failed, totals.gone, totals.streams_lost, age, options.ttl_s, answer);
+      options.seconds, totals.keep_alives, totals.failed, totals.gone, totals.moved, totals.streams_lost, age,
+      options.ttl_s, answer);
   if (json) {
     fmt::print(
         R"({{"bench":"sessions","sessions":{},"opening_s":{:.1f},"keep_alives":{},"failed":{},"gone":{},"age_max_s":{:.2f},)"

@@ -35,6 +35,7 @@ RunResult run_primitives(RunContext& context) {
   knobs.session_ttl_max = random.between(seconds(2), Duration(seconds(8)));
   if (random.chance(1, 4)) knobs.sessions.events_per_entry_max = 1;
   if (random.coin()) knobs.sessions.rechecks_per_turn = 1;
+  if (random.coin()) knobs.sessions.handed_over_per_second = 1;
   if (calm || random.chance(1, 8)) knobs.trouble_mean = Duration();
   return run_node_cluster(context, parameters, knobs, {.calm = calm});
 }

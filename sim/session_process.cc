@@ -178,6 +178,10 @@ void SessionProcess::on_link_response(const v1::SessionResponse& response) {
     owner->core().on_response(now(), response);
   }
   settle();
+  if (client::asks_to_move(response)) {
+    ++scene_.result.counts["clients asked to move"];
+    move();
+  }
 }
 
 // Into what other clients may ask.

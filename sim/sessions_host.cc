@@ -140,6 +140,7 @@ bool SessionsHost::work(Instant now) {
     leads_in_ = term;
     sessions_.set_leading(term);
   }
+  sessions_.set_lagging(now, replica_.is_lagging(now));
   if (now >= sessions_.next_deadline()) sessions_.tick(now);
   if (sessions_.has_work()) sessions_.work(now);
   return sessions_.has_work();

@@ -433,10 +433,52 @@ TEST_F(SessionCoreTest, AMovedSessionIsAttachedAgain) {
   settle();
   (void)told();
   world_.sessions().on_state_replaced(world_.now);
+  ASSERT_EQ(world_.sent[one_.stream].size(), 1U);
+  EXPECT_TRUE(asks_to_move(world_.sent[one_.stream][0]));
+  hear(one_);
   (void)acquire(one_, "more");
+  EXPECT_TRUE(one_.core.take_requests().empty()) << "it waits for another stream";
+  EXPECT_EQ(one_.core.keep_alive_at(), kNever);
+  EXPECT_TRUE(one_.core.holds("orders", 2));
+  disconnect(one_);
+  connect(one_);
   settle();
   EXPECT_EQ(told(), "2 done more@3");
   EXPECT_TRUE(one_.core.holds("orders", 2));
+}
+
+// What was asked and not answered is asked again under its sequence, and so done once.
+TEST_F(SessionCoreTest, WhatWasUnderWayWhenItMovedIsDoneOnce) {
+  open(one_);
+  (void)acquire(one_, "orders");
+  deliver(one_);
+  world_.sessions().set_lagging(world_.now, true);
+  world_.sessions().tick(world_.now);
+  hear(one_);
+  disconnect(one_);
+  world_.settle();
+  EXPECT_NE(create_of("orders/1"), 0);
+  connect(one_);
+  settle();
+  EXPECT_EQ(told(), "1 done orders@2");
+}
+
+// A session that is being closed is closed at the next server.
+TEST_F(SessionCoreTest, AMoveDoesNotCloseASession) {
+  open(one_);
+  (void)acquire(one_, "orders");
+  settle();
+  (void)told();
+  one_.core.close(world_.now);
+  world_.sessions().set_lagging(world_.now, true);
+  world_.sessions().tick(world_.now);
+  hear(one_);
+  EXPECT_TRUE(one_.core.wants_stream());
+  disconnect(one_);
+  connect(one_);
+  settle();
+  EXPECT_FALSE(one_.core.wants_stream());
+  EXPECT_EQ(create_of("orders/1"), 0);
 }
 
 TEST_F(SessionCoreTest, AnotherWithTheSameSecretTakesOver) {

@@ -356,6 +356,10 @@ void add_sessions(const SessionsHost& host, std::string& out) {
   add("session_streams", "Streams that speak for sessions, single calls among them.", host.sessions().streams());
   add("sessions_attached", "Sessions that a stream here speaks for.", host.sessions().attached());
   add("claims_waiting", "Claims and candidacies of these sessions that wait.", host.sessions().waiters());
+  out +=
+      "# HELP conclave_sessions_handed_over_total Sessions asked to go to another server, because this one lagged.\n";
+  out += fmt::format("# TYPE {0} counter\n{0} {1}\n", "conclave_sessions_handed_over_total",
+                     host.sessions().handed_over());
   add("session_held_bytes", "Answers that clients of session streams have not read, where they are many.",
       host.held_bytes());
   out += "# HELP conclave_session_operations_total Operations of sessions answered here, by kind and outcome.\n";
@@ -440,6 +444,8 @@ std::string metrics_text(Context& context, const SessionsHost& sessions) {
   add("raft_applied_index", "gauge", "Last entry applied here.", replica.applied().value());
   add("raft_is_leader", "gauge", "1 if this server leads.", context.is_leader() ? 1 : 0);
   add("raft_has_leader", "gauge", "1 if a leader is known.", context.has_leader() ? 1 : 0);
+  add("raft_is_lagging", "gauge", "1 if what the leader had applied a second ago is not applied here.",
+      replica.is_lagging(context.now()) ? 1 : 0);
   add("writes_pending", "gauge", "Writes that wait for a leader or their entry.", replica.writes_pending());
   const node::ReplicaCounters& counters = replica.counters();
   add("entries_applied_total", "counter", "Entries applied here.", counters.entries_applied);

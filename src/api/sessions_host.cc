@@ -242,6 +242,7 @@ void SessionsHost::follow_role() {
 void SessionsHost::turn_end(Instant now) {
   follow_role();
   if (replaced_) enter([](Instant) {});
+  sessions_.set_lagging(now, context_.replica().is_lagging(now));
   if (sessions_.next_deadline() <= now) {
     enter([this](Instant at) { sessions_.tick(at); });
   }

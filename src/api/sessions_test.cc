@@ -26,16 +26,18 @@ std::string brief(const FakeCall& call) {
   return outcome.substr(0, outcome.find(':'));
 }
 
+std::string metrics_of(Service& service) {
+  std::string text;
+  service.on_http({.method = "GET", .target = "/metrics"},
+                  [&text](const net::HttpResponse& response) { text = response.body; });
+  return text;
+}
+
 class SessionsTest : public ::testing::Test {
  protected:
   SessionsTest() { cluster_.elect(); }
   bool stands(const std::string& key) { return cluster_.get(key).count() == 1; }
-  std::string metrics() {
-    std::string text;
-    cluster_.service().on_http({.method = "GET", .target = "/metrics"},
-                               [&text](const net::HttpResponse& response) { text = response.body; });
-    return text;
-  }
+  std::string metrics() { return metrics_of(cluster_.service()); }
   bool metric_is(const std::string& line) {
     const std::string text = metrics();
     const bool found = text.find("\nconclave_" + line + "\n") != std::string::npos;
@@ -509,6 +511,43 @@ TEST_F(SessionsTest, AnotherStateTakesThePlace) {
   EXPECT_EQ(brief(*waiting), "14 UNKNOWN_OUTCOME");
   EXPECT_TRUE(stands("a/3")) << "asked again under its sequence it finds its claim";
   EXPECT_TRUE(stream.ask(SessionStream::attach_request(1, 2)).has_attached());
+}
+
+TEST(Sessions, AServerThatLagsHandsThemOver) {
+  Cluster cluster({.servers = 3});
+  const uint64_t leader = cluster.elect();
+  const uint64_t at = cluster.follower();
+  SessionStream stream(cluster, at);
+  stream.ask(SessionStream::open_request(1));
+  stream.ask(SessionStream::open_request(2));
+  SingleCalls owner(cluster, 3, leader);
+  ASSERT_EQ(owner.open(), "OK");
+  owner.hold("a");
+  SingleCalls other(cluster, 4, at);
+  ASSERT_EQ(other.open(), "OK");
+  const auto waiting = other.acquire({"a"});
+  // Its leader says that it is far ahead.
+  const Term term = cluster.server(at).replica->raft().status().term;
+  cluster.server(at).replica->on_frame(
+      cluster.clock.instant, NodeId(leader),
+      encode(node::AppliedUpTo{.group = Cluster::kGroup, .term = term, .index = LogIndex(1'000'000)}));
+  cluster.advance(900ms);
+  EXPECT_TRUE(stream.heard().empty());
+  EXPECT_NE(metrics_of(cluster.service(at)).find("\nconclave_raft_is_lagging 0\n"), std::string::npos);
+  cluster.advance(1s);
+  const std::vector<v1::SessionResponse> heard = stream.heard();
+  ASSERT_EQ(heard.size(), 2U);
+  for (const v1::SessionResponse& each : heard) EXPECT_EQ(each.ended().reason(), v1::SessionEnded::MOVED);
+  EXPECT_EQ(brief(*waiting), "14 UNKNOWN_OUTCOME");
+  const std::string metrics = metrics_of(cluster.service(at));
+  EXPECT_NE(metrics.find("\nconclave_raft_is_lagging 1\n"), std::string::npos);
+  EXPECT_NE(metrics.find("\nconclave_sessions_handed_over_total 3\n"), std::string::npos);
+  // Elsewhere, or here if there is nowhere else.
+  SessionStream elsewhere(cluster, leader);
+  EXPECT_TRUE(elsewhere.ask(SessionStream::attach_request(1, 2)).has_attached());
+  EXPECT_TRUE(stream.ask(SessionStream::attach_request(2, 2)).has_attached());
+  cluster.advance(1s);
+  EXPECT_TRUE(stream.heard().empty());
 }
 
 TEST(Sessions, WithoutAQuorum) {

@@ -121,6 +121,8 @@ class SessionLockLoad final : public BenchLoad {
       }
     } else if (response.has_granted()) {
       granted(client, response.granted().token());
+    } else if (response.has_ended()) {
+      world_.meter().failed({.code = 14, .message = "a session was ended or handed over"});
     } else if (response.has_released() && response.sequence() == client.sequence) {
       if (!contended_) world_.meter().done(world_.now() - client.from);
       acquire(client);

@@ -236,6 +236,24 @@ TEST_F(ClientTest, AStreamThatEndsIsFollowedByAnother) {
   waiter.join();
 }
 
+TEST_F(ClientTest, AServerThatHandsASessionOverIsLeftForTheNext) {
+  Session session = open();
+  Session other = open();
+  auto hold = session.lock("a");
+  ASSERT_TRUE(hold);
+  const std::vector<size_t> before = cluster.streams();
+  auto& asked = this->asked();
+  cluster.move(session.id());
+  EXPECT_TRUE(asked.wait([](const auto& all) { return std::ranges::count(all, v1::SessionRequest::kAttach) == 2; }))
+      << "all sessions of the stream go";
+  std::vector<size_t> swapped = before;
+  std::ranges::reverse(swapped);
+  EXPECT_TRUE(eventually([&] { return cluster.streams() == swapped; })) << "at the other server";
+  EXPECT_TRUE(hold->is_held());
+  EXPECT_EQ(hold->release(), HeldEnd::kReleased);
+  EXPECT_EQ(std::ranges::count(states.all(), State::kJeopardy), 0);
+}
+
 TEST_F(ClientTest, NoServerIsToldInTime) {
   cluster.set_silent(true);
   auto impatient = Client::open({.endpoints = cluster.endpoints(), .request_timeout = 100ms});

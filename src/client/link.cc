@@ -143,6 +143,10 @@ void Link::on_message(ByteView message) {
   } else {
     events_.on_response(now, response);
   }
+  if (asks_to_move(response)) {
+    broken_ = true;
+    last_failure_ = fmt::format("{}: it lags, and asked to go to another server", endpoints_[endpoint_].text());
+  }
 }
 
 void Link::on_kept(Instant now, const v1::SessionsKept& kept) {

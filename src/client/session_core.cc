@@ -42,6 +42,10 @@ std::string_view to_string(Outcome outcome) {
   return kNames[static_cast<size_t>(outcome)];
 }
 
+bool asks_to_move(const v1::SessionResponse& response) {
+  return response.has_ended() && response.ended().reason() == v1::SessionEnded::MOVED;
+}
+
 class SessionCore::Impl {
  public:
   Impl(SessionCoreOptions options, Instant) : options_(std::move(options)) {
@@ -135,7 +139,7 @@ class SessionCore::Impl {
 
   void on_opened(Instant now);
   void on_attached(Instant now, const v1::SessionAttached& attached);
-  void on_ended(Instant now, const v1::SessionEnded& ended);
+  void on_ended(const v1::SessionEnded& ended);
   void on_error(Instant now, uint64_t sequence, const v1::Error& error);
   void on_claimed(Instant now, uint64_t sequence, const v1::Claimed& claimed);
   void on_granted(Instant now, const std::string& name, int64_t token);
@@ -256,7 +260,8 @@ void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& resp
   if (response.place().index() > place_.index()) place_.set_index(response.place().index());
   if (response.place().revision() > place_.revision()) place_.set_revision(response.place().revision());
   if (closing_) {
-    if (response.what_case() == v1::SessionResponse::kClosed || response.what_case() == v1::SessionResponse::kEnded ||
+    if (response.what_case() == v1::SessionResponse::kClosed ||
+        (response.what_case() == v1::SessionResponse::kEnded && !asks_to_move(response)) ||
         response.error().reason() == "SESSION_EXPIRED" || response.error().reason() == "WRONG_SECRET" ||
         response.error().reason() == "TAKEN_OVER" || response.error().reason() == "PLACE_UNKNOWN") {
       closing_ = false;
@@ -290,7 +295,7 @@ void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& resp
       expire("CLOSED");
       return;
     case What::kEnded:
-      on_ended(now, response.ended());
+      on_ended(response.ended());
       return;
     case What::kClaimed:
       on_claimed(now, response.sequence(), response.claimed());
@@ -415,14 +420,12 @@ void SessionCore::Impl::on_attached(Instant now, const v1::SessionAttached& atta
   flush(now);
 }
 
-void SessionCore::Impl::on_ended(Instant now, const v1::SessionEnded& ended) {
+void SessionCore::Impl::on_ended(const v1::SessionEnded& ended) {
   switch (ended.reason()) {
     case v1::SessionEnded::MOVED:
       REACHED(client_session_moved);
-      // What it was asked may be done, and is not answered any more.
-      on_disconnected();
-      connected_ = true;
-      attach(now);
+      // Until on_disconnected(), which follows, nothing is asked.
+      attached_ = false;
       return;
     case v1::SessionEnded::TAKEN_OVER:
       expire("TAKEN_OVER");

@@ -108,6 +108,10 @@ struct LeaderSeen {
 };
 using SessionEvent = std::variant<StateChanged, OperationEnded, ClaimLost, ReleaseWanted, LeaderSeen>;
 
+// The server asks for this and all sessions of its stream to be attached at another one: whoever has the stream ends it
+// once this response was handed on.
+[[nodiscard]] bool asks_to_move(const v1::SessionResponse& response);
+
 class SessionCore {
  public:
   SessionCore(SessionCoreOptions options, Instant now);

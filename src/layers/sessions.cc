@@ -384,6 +384,37 @@ void Sessions::Impl::detach(StreamId id, SessionId session) {
   drop_if_idle(session);
 }
 
+void Sessions::Impl::set_lagging(Instant now, bool lagging) {
+  if (lagging == is_lagging_) return;
+  is_lagging_ = lagging;
+  to_hand_over_.clear();
+  if (!lagging) return;
+  hand_over_at_ = std::max(hand_over_at_, now);
+  for (const auto& [id, stream] : streams_) {
+    if (!stream.sessions.empty()) to_hand_over_.push_back(id);
+  }
+}
+
+void Sessions::Impl::hand_over(Instant now) {
+  while (!to_hand_over_.empty() && hand_over_at_ <= now) {
+    const StreamId id = to_hand_over_.front();
+    to_hand_over_.pop_front();
+    const auto stream = streams_.find(id);
+    if (stream == streams_.end()) continue;
+    const std::set<SessionId> sessions = stream->second.sessions;
+    for (const SessionId session : sessions) {
+      REACHED(session_handed_over);
+      v1::SessionResponse out = response(session, 0);
+      out.mutable_ended()->set_reason(v1::SessionEnded::MOVED);
+      send(id, std::move(out));
+      detach(id, session);
+    }
+    handed_over_ += sessions.size();
+    hand_over_at_ = now + Duration(std::chrono::seconds(1)) * static_cast<int64_t>(sessions.size()) /
+                              static_cast<int64_t>(options_.handed_over_per_second);
+  }
+}
+
 // Nobody speaks for it here: it is known no longer, but for what is still to be taken back.
 void Sessions::Impl::drop_if_idle(SessionId id) {
   const auto found = sessions_.find(id);
@@ -667,6 +698,7 @@ void Sessions::Impl::set_leading(Term term) {
 
 void Sessions::Impl::tick(Instant now) {
   end_waits(now);
+  hand_over(now);
   while (!withdrawals_again_.empty() && withdrawals_again_.begin()->first <= now) {
     const uint64_t number = withdrawals_again_.begin()->second;
     withdrawals_again_.erase(withdrawals_again_.begin());
@@ -689,6 +721,7 @@ void Sessions::Impl::tick(Instant now) {
 Instant Sessions::Impl::next_deadline() const {
   Instant next = kNever;
   if (!waits_.empty()) next = std::min(next, waits_.begin()->first);
+  if (!to_hand_over_.empty()) next = std::min(next, hand_over_at_);
   if (!withdrawals_again_.empty()) next = std::min(next, withdrawals_again_.begin()->first);
   if (!elections_again_.empty()) next = std::min(next, elections_again_.begin()->first);
   if (!observers_again_.empty()) next = std::min(next, observers_again_.front().first);
@@ -778,6 +811,9 @@ void Sessions::on_state_replaced(Instant now) {
 void Sessions::set_leading(Term term) {
   impl_->set_leading(term);
 }
+void Sessions::set_lagging(Instant now, bool lagging) {
+  impl_->set_lagging(now, lagging);
+}
 void Sessions::tick(Instant now) {
   impl_->tick(now);
 }
@@ -795,6 +831,9 @@ size_t Sessions::streams() const {
 }
 size_t Sessions::attached() const {
   return impl_->attached();
+}
+uint64_t Sessions::handed_over() const {
+  return impl_->handed_over();
 }
 size_t Sessions::waiters() const {
   return impl_->waiters();

@@ -64,6 +64,8 @@ struct SessionsOptions {
   // Claims looked at again in one turn, where an entry had too many events to follow them one by one.
   size_t rechecks_per_turn = 256;
   size_t events_per_entry_max = 4096;
+  // Told to go to another server, of one that lags: each is attached there at the cost of an opening.
+  size_t handed_over_per_second = 2000;
 };
 
 class Sessions {
@@ -102,6 +104,10 @@ class Sessions {
   void on_state_replaced(Instant now);
   // This server leads in `term`, and has applied the term's first entry; zero: it does not.
   void set_leading(Term term);
+  // Whether this server lags (node/follower_lag.h). From when it begins to, the streams that speak for sessions then
+  // are handed over, by tick(): all sessions of one are told MOVED, and the next follows at the rate of the options.
+  // Who attaches meanwhile stays: it found no better server, and what it was shown was as new as its asking.
+  void set_lagging(Instant now, bool lagging);
 
   // ---- Time and work ----
   void tick(Instant now);
@@ -113,7 +119,8 @@ class Sessions {
   // For people and metrics.
   [[nodiscard]] size_t streams() const;
   [[nodiscard]] size_t attached() const;
-  [[nodiscard]] size_t waiters() const;  // claims and candidacies that wait, of sessions attached here
+  [[nodiscard]] uint64_t handed_over() const;  // sessions, in all
+  [[nodiscard]] size_t waiters() const;        // claims and candidacies that wait, of sessions attached here
 
  private:
   class Impl;

@@ -43,6 +43,7 @@ class Sessions::Impl {
   void on_applied(Instant now, const keyspace::Applied& applied);
   void on_state_replaced(Instant now);
   void set_leading(Term term);
+  void set_lagging(Instant now, bool lagging);
 
   void tick(Instant now);
   [[nodiscard]] Instant next_deadline() const;
@@ -51,6 +52,7 @@ class Sessions::Impl {
 
   [[nodiscard]] size_t streams() const { return streams_.size(); }
   [[nodiscard]] size_t attached() const { return sessions_.size(); }
+  [[nodiscard]] uint64_t handed_over() const { return handed_over_; }
   [[nodiscard]] size_t waiters() const { return queue_.waiting(); }
 
  private:
@@ -174,6 +176,7 @@ class Sessions::Impl {
   void ask_keep_alives();
   void finish_keep_alive(uint64_t number);
   void detach(StreamId stream, SessionId id);
+  void hand_over(Instant now);
   void drop_if_idle(SessionId id);
   void end_session(SessionId id, v1::SessionEnded::Reason reason);
   void forget_claim(Session& session, const std::string& name);
@@ -274,6 +277,11 @@ class Sessions::Impl {
   std::set<std::pair<Instant, uint64_t>> withdrawals_again_;
   std::set<std::pair<Instant, std::string>> elections_again_;
   std::deque<std::pair<Instant, Pending>> observers_again_;
+
+  bool is_lagging_ = false;
+  std::deque<StreamId> to_hand_over_;  // ascending; some may be closed
+  Instant hand_over_at_{};             // the next, not before
+  uint64_t handed_over_ = 0;
 };
 
 }  // namespace conclave::layers

@@ -105,7 +105,7 @@ class SessionsTest : public testing::Test {
     return value ? value->create.value() : 0;
   }
 
-  TestWorld world_;
+  TestWorld world_{{.handed_over_per_second = 300}};
   StreamId stream_ = 0;
 };
 
@@ -676,6 +676,59 @@ TEST_F(SessionElectionsTest, ObserversAreToldWhatTheyMissed) {
   keyspace::encode_expire({LeaseId(21), LeaseId(22)}, body);
   world_.apply({.kind = keyspace::CommandKind::kLeaseExpire, .term = Term(1)}, body);
   EXPECT_EQ(said(), "0 leads boss@0  skipped");
+}
+
+// ---- A server that lags ----
+
+TEST_F(SessionsTest, ALaggingServerHandsItsSessionsOverStreamByStream) {
+  for (const int64_t session : {1, 2, 3}) open(session);
+  const StreamId second = world_.sessions().open_stream();
+  const StreamId third = world_.sessions().open_stream();
+  (void)world_.sessions().open_stream();  // speaks for nobody
+  for (const int64_t session : {4, 5}) ask_at(second, open_of(session));
+  ask_at(third, open_of(6));
+  world_.settle();
+  (void)said_to(second);
+  (void)said_to(third);
+  ask(acquire_of(1, 1, "orders"));
+  ask_at(second, acquire_of(4, 1, "orders"));
+  world_.settle();
+  (void)said();
+  (void)said_to(second);
+  EXPECT_EQ(world_.sessions().waiters(), 1U);
+  world_.sessions().set_lagging(world_.now, true);
+  EXPECT_EQ(world_.sessions().next_deadline(), world_.now);
+  world_.sessions().tick(world_.now);
+  EXPECT_EQ(said(), "1 ended MOVED; 2 ended MOVED; 3 ended MOVED");
+  EXPECT_EQ(said_to(second), "");
+  // Three cost a hundredth of three hundred a second.
+  EXPECT_EQ(world_.sessions().next_deadline(), world_.now + milliseconds(10));
+  // One that comes back found no better server, and stays; what it has stands.
+  ask(attach_of(1, 2));
+  EXPECT_EQ(settled(), "1 attached orders@2+");
+  world_.now += milliseconds(10);
+  world_.sessions().set_lagging(world_.now, true);
+  world_.sessions().tick(world_.now);
+  EXPECT_EQ(said_to(second), "4 ended MOVED; 5 ended MOVED");
+  EXPECT_EQ(world_.sessions().waiters(), 0U);
+  EXPECT_NE(create_of("orders/4"), 0) << "nothing is given up";
+  ask_at(second, acquire_of(4, 2, "other"));
+  world_.settle();
+  EXPECT_EQ(said_to(second), "4#2 error NOT_ATTACHED");
+  // It has caught up: nobody else goes.
+  world_.sessions().set_lagging(world_.now, false);
+  EXPECT_EQ(world_.sessions().next_deadline(), kNever);
+  EXPECT_EQ(said_to(third), "");
+  EXPECT_EQ(world_.sessions().handed_over(), 5U);
+  EXPECT_EQ(world_.sessions().attached(), 2U);
+  // Again, and within the time that the last one cost.
+  world_.sessions().set_lagging(world_.now, true);
+  EXPECT_GT(world_.sessions().next_deadline(), world_.now);
+  world_.now += milliseconds(10);
+  world_.sessions().close_stream(stream_);
+  world_.sessions().tick(world_.now);
+  EXPECT_EQ(said_to(third), "6 ended MOVED");
+  EXPECT_EQ(world_.sessions().attached(), 0U);
 }
 
 TEST_F(SessionElectionsTest, AReplacedStateBeginsAnew) {

@@ -146,7 +146,7 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
   // Whether a server without TLS may link to this one.
   [[nodiscard]] bool is_known(NodeId id) const;
   void follow_members(Instant now);
-  void tell_changes();
+  void tell_changes(Instant now);
   void introduce(NodeId to);
   void on_introduction(ByteView frame);
   void leave_if_removed();
@@ -181,6 +181,7 @@ class Wired final : public Server, private env::NetworkReceiver, private node::R
     Term term;
     std::vector<api::Alarm> alarms;
     uint64_t snapshots_installed = 0;
+    bool lags = false;
   };
   Logged logged_;
   uint64_t descriptors_max_ = 0;
@@ -674,7 +675,7 @@ void Wired::follow_members(Instant now) {
 }
 
 // What others will look for afterwards: who led when, which alarms stood, when this server got its state anew.
-void Wired::tell_changes() {
+void Wired::tell_changes(Instant now) {
   const raft::Status& role = service_->role();
   if (role.leader != logged_.leader || (role.leader.is_set() && role.term != logged_.term)) {
     logged_.leader = role.leader;
@@ -712,6 +713,16 @@ void Wired::tell_changes() {
     logged_.snapshots_installed = installed;
     log_info("snapshot_installed", "this server's state was replaced by a snapshot of another's",
              {{"index", fmt::format("{}", replica_->raft().snapshot().last.index)}});
+  }
+  const bool lags = replica_->is_lagging(now);
+  if (std::exchange(logged_.lags, lags) == lags) return;
+  const LogFields at = {{"applied", fmt::format("{}", replica_->applied())},
+                        {"commit", fmt::format("{}", replica_->raft().status().commit)}};
+  if (lags) {
+    log_warning("lag_began", "what the leader had applied a second ago is not applied here: sessions are handed over",
+                at);
+  } else {
+    log_info("lag_ended", "this server has caught up with its leader", at);
   }
 }
 
@@ -830,7 +841,7 @@ void Wired::end_turn(Instant now) {
   links_->flush();
   if (service_ != nullptr) {
     service_->turn_end(now);
-    tell_changes();
+    tell_changes(now);
     work_at_leisure();
   }
   server_->flush();

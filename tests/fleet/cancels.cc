@@ -74,6 +74,10 @@ class Client {
   }
   void tick() {
     if (core_ == nullptr) return;
+    if (std::exchange(moves_, false)) {
+      core_->on_disconnected(loop_.now());
+      connect();
+    }
     core_->tick(loop_.now());
     if (core_->keep_alive_at() <= loop_.now()) {
       v1::SessionRequest keep;
@@ -87,6 +91,7 @@ class Client {
 
  private:
   void connect() {
+    moves_ = false;
     call_ = channels_[random_.below(channels_.size())]->open(
         kPath, {.on_message = [this](ByteView message) { on_message(message); },
                 .on_finished =
@@ -109,6 +114,7 @@ class Client {
                                                          : Kept::kRenewed);
     } else {
       core_->on_response(loop_.now(), response);
+      moves_ = moves_ || client::asks_to_move(response);
     }
     flush();
   }
@@ -191,6 +197,7 @@ class Client {
   net::TimerId timer_ = 0;
   bool closing_ = false;
   bool expired_ = false;
+  bool moves_ = false;
 };
 
 int run(const std::vector<std::string>& endpoints, uint64_t count, uint64_t seed) {

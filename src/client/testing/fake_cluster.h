@@ -94,6 +94,23 @@ class FakeCluster {
       forget(session);
     });
   }
+  // As a server that lags hands a session over.
+  void move(int64_t session) {
+    on_loop([&] {
+      v1::SessionResponse ended;
+      ended.mutable_ended()->set_reason(v1::SessionEnded::MOVED);
+      push(session, std::move(ended));
+      sessions_.at(session).stream = nullptr;
+    });
+  }
+  // By its place in endpoints(): how many streams each has.
+  [[nodiscard]] std::vector<size_t> streams() {
+    std::vector<size_t> all;
+    on_loop([&] {
+      for (const auto& server : servers_) all.push_back(server->streams.size());
+    });
+    return all;
+  }
   void want_release(const std::string& name, const std::string& note) {
     on_loop([&] {
       const Claim owner = lines_.at(name).front();
