@@ -221,20 +221,25 @@ void PrimitivesCheck::note_asked(int64_t id, uint64_t number, const Wish& wish) 
 void PrimitivesCheck::note_request(int64_t id, const v1::SessionRequest& request) {
   Session& session = sessions_.at(id);
   if (request.has_attach()) session.attach_floors.push_back(told_revision_);
-  if (!request.has_acquire() && !request.has_campaign()) return;
-  if (session.asked_as.contains(request.sequence())) return;
-  std::vector<std::string> names(request.acquire().names().begin(), request.acquire().names().end());
+  if (!request.has_acquire() && !request.has_campaign() && !request.has_cancel()) return;
+  // The stream may have broken before what is cancelled was sent: it has its sequence all the same.
+  const uint64_t sequence = request.has_cancel() ? request.cancel().operation() : request.sequence();
+  if (session.asked_as.contains(sequence)) return;
+  const auto& asked = request.has_cancel() ? request.cancel().names() : request.acquire().names();
+  std::vector<std::string> names(asked.begin(), asked.end());
   if (request.has_campaign()) names = {request.campaign().name()};
-  // Operations get their sequences in the order of their numbers.
+  // Operations on one name get their sequences in the order of their numbers.
   for (auto& [number, operation] : session.operations) {
-    if (operation.sent || operation.outcome || operation.wish.names != names) continue;
-    const bool campaigns = operation.wish.kind == Kind::kCampaign && operation.wish.value == request.campaign().value();
-    if (request.has_campaign() ? !campaigns : operation.wish.kind != Kind::kAcquire) continue;
+    const bool acquires = operation.wish.kind == Kind::kAcquire;
+    const bool campaigns = operation.wish.kind == Kind::kCampaign;
+    if (operation.sent || operation.outcome || (!acquires && !campaigns) || operation.wish.names != names) continue;
+    if (request.has_acquire() && !acquires) continue;
+    if (request.has_campaign() && (!campaigns || operation.wish.value != request.campaign().value())) continue;
     operation.sent = true;
-    session.asked_as[request.sequence()] = number;
+    session.asked_as[sequence] = number;
     return;
   }
-  check_.violate(fmt::format("{} asks as {} for what nobody wants", label(id), request.sequence()));
+  check_.violate(fmt::format("{} asks as {} for what nobody wants", label(id), sequence));
 }
 
 // --- What they are told.

@@ -263,6 +263,22 @@ TEST_F(PrimitivesCheckTest, AClaimAfterItsClientWasToldItIsNotDoneIsFound) {
   }
 }
 
+// It had its sequence when its stream broke, and was never sent; the next on that name is not taken for it.
+TEST_F(PrimitivesCheckTest, WhatIsCancelledUnsentHasItsSequence) {
+  primitives.note_asked(10, 1, {.names = {"a"}});
+  primitives.note_asked(10, 2, {.names = {"a"}});
+  v1::SessionRequest cancel;
+  cancel.set_sequence(2);
+  cancel.mutable_cancel()->set_operation(1);
+  cancel.mutable_cancel()->add_names("a");
+  primitives.note_request(10, cancel);
+  primitives.note_request(10, request({.names = {"a"}}, 3));
+  end(10, 1, Outcome::kCancelled);
+  command(by(10, 3));
+  put(20, key(10));
+  EXPECT_EQ(check.violation(), "");
+}
+
 TEST_F(PrimitivesCheckTest, WhatIsNotKnownMayHappenYet) {
   ask(10, 1, {});
   end(10, 1, Outcome::kUnknown);
