@@ -31,6 +31,7 @@ constexpr size_t kClients = 64;
 constexpr uint64_t kNames = 32;
 constexpr Duration kTtl = seconds(1);
 constexpr Duration kTick = milliseconds(5);
+constexpr Duration kGivesUpAfter = seconds(60);
 
 struct Counts {
   uint64_t cancelled = 0;
@@ -217,8 +218,9 @@ int run(const std::vector<std::string>& endpoints, uint64_t count, uint64_t seed
   int64_t keys = -1;
   int64_t sessions = -1;
   const Instant began = clock.now();
-  // What is left once every session that vanished has ended by its time.
-  const auto look = [&] {
+  // What is left once every session that vanished has ended by its time; which a new leader may have begun anew.
+  Instant gives_up_at = kNever;
+  const std::function<void()> look = [&] {
     etcdserverpb::RangeRequest range;
     range.set_key(std::string(kPrefix));
     range.set_range_end("cancels0");
@@ -236,7 +238,9 @@ int run(const std::vector<std::string>& endpoints, uint64_t count, uint64_t seed
                         if (status.ok() && response.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
                           sessions = response.sessions_size();
                         }
-                        loop.stop();
+                        const bool gives_up = loop.now() >= gives_up_at;
+                        if ((keys == 0 && sessions == 0) || gives_up) return loop.stop();
+                        (void)loop.call_at(loop.now() + kTtl, [&] { look(); });
                       });
   };
   bool closing = false;
@@ -250,6 +254,7 @@ int run(const std::vector<std::string>& endpoints, uint64_t count, uint64_t seed
     }
     if (loop.now() >= looks_at) {
       for (const auto& client : clients) client->end();
+      gives_up_at = loop.now() + kGivesUpAfter;
       look();
       return;
     }
