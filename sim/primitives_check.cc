@@ -109,6 +109,7 @@ void PrimitivesCheck::on_claim_deleted(int64_t id, const std::string& name, cons
   const keyspace::CommandHeader& header = command_.header;
   const bool by_hand = !header.session.is_set() && header.term.value() == 0 && header.kind != CommandKind::kLeaseExpire;
   if (by_hand) disowned_.insert({name, token});
+  check_taken_back(id, key, token, by_hand);
   const auto delay = delays_.find(name);
   if (delay != delays_.end() && delay->second.token == token) {
     if (!by_hand && !options_.clocks_lie && command_.now < delay->second.until) {
@@ -127,6 +128,20 @@ void PrimitivesCheck::on_claim_deleted(int64_t id, const std::string& name, cons
               session.believed.contains({name, token});
   }
   deleted_.emplace(id, Deleted{.name = name, .delayed = delayed});
+}
+
+// A server takes back what nobody waits for any more; never what was granted as a whole.
+void PrimitivesCheck::check_taken_back(int64_t id, const std::string& key, int64_t token, bool by_hand) {
+  const auto origin = origins_.find(key);
+  if (!by_hand || command_.header.kind != CommandKind::kInternal || origin == origins_.end() ||
+      origin->second.token != token) {
+    return;
+  }
+  const Operation& operation = sessions_.at(id).operations.at(origin->second.operation);
+  const bool waited = std::ranges::any_of(operation.wish.names, [&](const std::string& name) {
+    return claims_.owner_at(name, revision_before_).key != ClaimHistory::key_of(name, id);
+  });
+  if (!waited) check_.violate(fmt::format("{} was granted, and a server took it back", key));
 }
 
 void PrimitivesCheck::check_value(const NodeCheck::Event& event) {

@@ -136,6 +136,7 @@ class PrimitivesCheck final : public NodeCheck::Observer, public LockCheck::List
 
   void on_claim_put(Session& session, int64_t id, int64_t revision, const NodeCheck::Event& event, bool tail);
   [[nodiscard]] uint64_t who_put(const Session& session, int64_t id, const NodeCheck::Event& event) const;
+  void check_taken_back(int64_t id, const std::string& key, int64_t token, bool by_hand);
   void on_claim_deleted(int64_t id, const std::string& name, const std::string& key, int64_t token);
   void check_value(const NodeCheck::Event& event);
   void check_told(int64_t session, const std::string& name, int64_t token, bool granted, int64_t revision);

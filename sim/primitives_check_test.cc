@@ -279,6 +279,17 @@ TEST_F(PrimitivesCheckTest, WhatIsCancelledUnsentHasItsSequence) {
   EXPECT_EQ(check.violation(), "");
 }
 
+TEST_F(PrimitivesCheckTest, AGrantThatAServerTakesBackIsFound) {
+  claim(10, 1, 5);
+  claim(11, 1, 6);
+  command({.kind = CommandKind::kInternal});
+  remove(7, key(11));
+  EXPECT_EQ(check.violation(), "") << "it waited";
+  command({.kind = CommandKind::kInternal});
+  remove(8, key(10));
+  EXPECT_TRUE(finds("a/a was granted, and a server took it back")) << check.violation();
+}
+
 TEST_F(PrimitivesCheckTest, WhatIsNotKnownMayHappenYet) {
   ask(10, 1, {});
   end(10, 1, Outcome::kUnknown);

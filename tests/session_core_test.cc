@@ -463,6 +463,19 @@ TEST_F(SessionCoreTest, WhatWasUnderWayWhenItMovedIsDoneOnce) {
   EXPECT_EQ(told(), "1 done orders@2");
 }
 
+// Whether the release or the session's end was first, nobody can tell.
+TEST_F(SessionCoreTest, AReleaseWithoutAnAnswerIsUnknownWhenTheSessionEnds) {
+  open(one_);
+  (void)acquire(one_, "orders");
+  settle();
+  (void)told();
+  const OperationId asked = one_.core.release(world_.now, "orders", 2);
+  (void)one_.core.take_requests();
+  world_.expire(1);
+  hear(one_);
+  EXPECT_EQ(told(), fmt::format("expired SESSION_EXPIRED; {} outcome unknown SESSION_EXPIRED", asked));
+}
+
 // A session that is being closed is closed at the next server.
 TEST_F(SessionCoreTest, AMoveDoesNotCloseASession) {
   open(one_);

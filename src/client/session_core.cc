@@ -862,7 +862,8 @@ void SessionCore::Impl::expire(std::string reason, bool is_applied) {
   for (auto& [id, operation] : std::exchange(operations_, {})) {
     OperationEnded ended{.operation = id, .reason = why};
     if (operation.request.has_release() || operation.request.has_resign()) {
-      ended.outcome = Outcome::kLost;  // it is over either way
+      // It is over either way; by which of the two, nobody may be able to tell.
+      ended.outcome = operation.in_doubt ? Outcome::kUnknown : Outcome::kLost;
     } else if (operation.request.sequence() == 0) {
       ended.outcome = Outcome::kNotApplied;
     } else if (!operation.claims && operation.in_doubt) {

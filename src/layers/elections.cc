@@ -11,6 +11,8 @@ namespace {
 // Claims of sessions on one name that are looked at to tell others' from them. There are two: who leads, and who waits
 // bound to its claim; more only where locks with notes have the same name.
 constexpr size_t kClaimRecordsLookedAt = 64;
+// Keys of a name, deeper ones too, that are looked at one by one.
+constexpr int64_t kClaimsLookedAt = 256;
 // Candidates passed over since a key of theirs stands where their claim would.
 constexpr size_t kCandidatesPassedMax = 64;
 
@@ -21,8 +23,16 @@ Line line_of(const keyspace::View& view, ByteView name) {
   const std::string prefix = claim_prefix(name);
   const std::string prefix_end = claim_prefix_end(prefix);
   line.owner = oldest_child(view, prefix, prefix_end);
-  // Keys of deeper names count as somebody's: that only brings a candidate into line early.
-  line.claims = view.count(keyspace::KeyRange::of(prefix, prefix_end));
+  const keyspace::KeyRange range = keyspace::KeyRange::of(prefix, prefix_end);
+  line.claims = view.count(range);
+  // Keys of deeper names are others' elections. Where there are very many they count as somebody's, which only brings a
+  // candidate into line early.
+  if (line.claims <= kClaimsLookedAt) {
+    line.claims = 0;
+    for (const keyspace::KeyValue& each : view.oldest_of(range, kClaimsLookedAt)) {
+      if (is_child(prefix, each.key)) ++line.claims;
+    }
+  }
   int64_t of_sessions = 0;
   const std::string records = claim_record_key(prefix);
   view.scan_records(records, {}, kClaimRecordsLookedAt, [&](ByteView key, const keyspace::Record& record) {

@@ -138,8 +138,10 @@ void Sessions::Impl::operate(Instant now, StreamId stream, const v1::SessionRequ
   for (const auto& [number, operation] : session.operations) {
     under_way += operation.stage == Operation::Stage::kAnswered ? 0 : 1;
   }
+  // What gives something back is never refused for what there is.
+  const bool claims = request.has_acquire() || request.has_campaign();
   if (under_way >= options_.operations_per_session_max ||
-      session.claims.size() + names.size() > options_.claims_per_session_max) {
+      (claims && session.claims.size() + names.size() > options_.claims_per_session_max)) {
     send_error(stream, id, sequence, kResourceExhausted, "OVERLOADED",
                "the session has too many operations under way, or too many claims");
     return;
@@ -756,7 +758,10 @@ void Sessions::Impl::withdraw_claims(Instant now, SessionId id, uint64_t sequenc
                         .sequence = sequence};
   for (const std::string& name : at->second.names) {
     const auto claim = session.claims.find(name);
-    if (claim == session.claims.end() && unknown == 0) continue;
+    if (claim == session.claims.end() && unknown == 0) {
+      withdrawal.is_void = true;
+      continue;
+    }
     withdrawal.names.emplace_back(name, claim == session.claims.end() ? Revision() : claim->second.token);
     forget_claim(session, name);
   }
@@ -767,7 +772,9 @@ void Sessions::Impl::withdraw_claims(Instant now, SessionId id, uint64_t sequenc
   drop_if_idle(id);
 }
 
-// One command at a time, each for what stands of one name, until nothing does.
+// One command at a time, until nothing stands. What was granted stays, as a whole: whoever speaks for the session now,
+// here or elsewhere, may have been told. That it still waits is a guard of the command, since that says it of the
+// moment of its entry: whom it waits behind stands.
 void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
   Withdrawal& withdrawal = withdrawals_.at(number);
   ASSERT(withdrawal.ticket == 0);
@@ -789,27 +796,50 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
                              .sequence = withdrawal.unknown_sequence});
     return;
   }
-  while (!withdrawal.names.empty()) {
-    const auto& [name, token] = withdrawal.names.back();
+  std::vector<std::pair<std::string, keyspace::KeyValue>> standing;  // by name
+  std::optional<keyspace::KeyValue> before;
+  for (const auto& [name, token] : withdrawal.names) {
     const std::string key = claim_key(name, lease_of(id));
-    const std::string candidate = candidate_record_key(name, id);
-    const std::optional<keyspace::KeyValue> own = view.get(key);
-    const keyspace::Record* record = view.record(candidate);
-    CommandBuilder command;
+    std::optional<keyspace::KeyValue> own = view.get(key);
     if (own && own->lease == lease_of(id) && (token == Revision() || own->create == token)) {
-      command.if_created(key, own->create).erase(key);
-      if (view.record(claim_record_key(key)) != nullptr) command.erase_record(claim_record_key(key));
-    } else if (record != nullptr && token == Revision()) {
-      command.if_record_at(candidate, record->written_at).erase_record(candidate);
-    } else {
-      withdrawal.names.pop_back();
+      const std::string prefix = claim_prefix(name);
+      std::optional<keyspace::KeyValue> owner = oldest_child(view, prefix, claim_prefix_end(prefix));
+      if (!before && owner && owner->key != key) before = std::move(owner);
+      standing.emplace_back(name, std::move(*own));
       continue;
+    }
+    const std::string candidate = candidate_record_key(name, id);
+    const keyspace::Record* record = view.record(candidate);
+    if (record == nullptr || token != Revision()) continue;
+    write(CommandBuilder().if_record_at(candidate, record->written_at).erase_record(candidate),
+          {.kind = CommandKind::kInternal});
+    return;
+  }
+  if (!standing.empty() && (before || withdrawal.is_void)) {
+    CommandBuilder command;
+    if (!withdrawal.is_void) command.if_created(before->key, before->create);
+    for (const auto& [name, own] : standing) command.if_created(own.key, own.create);
+    for (const auto& [name, own] : standing) {
+      command.erase(own.key);
+      const std::string record = claim_record_key(own.key);
+      if (view.record(record) != nullptr) command.erase_record(record);
     }
     write(command, {.kind = CommandKind::kInternal});
     return;
   }
+  const auto session = sessions_.find(id);
+  if (!standing.empty() && session != sessions_.end() && !session->second.streams.empty()) {
+    REACHED(session_withdrawn_too_late);
+    for (const auto& [name, own] : standing) {
+      const keyspace::Record* kept = view.record(claim_record_key(own.key));
+      ClaimRecord record;
+      if (kept == nullptr || !decode(kept->value, record)) record = {};
+      track(id, session->second, name, record.kind, own.create, 0);
+      if (session->second.claims.at(name).granted) tell_granted(id, session->second, name);
+    }
+  }
   // Whoever speaks for the session now: it may have been attached anew since it asked.
-  if (withdrawal.tells) {
+  if (withdrawal.tells && standing.empty()) {
     v1::SessionResponse out = response(id, withdrawal.sequence);
     out.mutable_error()->set_code(static_cast<uint32_t>(kAborted));
     out.mutable_error()->set_reason("WOULD_BLOCK");

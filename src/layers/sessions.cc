@@ -29,6 +29,7 @@ constexpr size_t kRequestsUnderWayMax = 32'768;
 constexpr size_t kKeepAlivesUnderWayMax = 64;
 // What the server does by itself is tried again after this.
 constexpr Duration kAgain = std::chrono::milliseconds(100);
+constexpr size_t kLeaseKeysAtOnce = 1024;
 // Candidates read from the records in one turn when the index is made.
 constexpr size_t kRecordsPerTurn = 1024;
 
@@ -337,8 +338,17 @@ void Sessions::Impl::list_claims(SessionId id, Session& session) {
   const LeaseId lease = lease_of(id);
   const std::string suffix = claim_key("", lease);  // "/HEX"
   std::set<std::string> found;
-  for (const std::string& key : view.lease_keys(lease, {}, options_.claims_per_session_max)) {
-    if (key.size() <= suffix.size() || !key.ends_with(suffix)) continue;
+  // The session's other keys hang on its lease as well.
+  std::vector<std::string> claim_keys;
+  for (std::string from;;) {
+    std::vector<std::string> keys = view.lease_keys(lease, from, kLeaseKeysAtOnce);
+    const bool more = keys.size() == kLeaseKeysAtOnce;
+    if (more) from = keys.back() + '\0';
+    std::erase_if(keys, [&](const std::string& key) { return key.size() <= suffix.size() || !key.ends_with(suffix); });
+    claim_keys.insert(claim_keys.end(), keys.begin(), keys.end());
+    if (!more) break;
+  }
+  for (const std::string& key : claim_keys) {
     const std::string name = key.substr(0, key.size() - suffix.size());
     const std::optional<keyspace::KeyValue> value = view.get(key);
     if (!value) continue;
@@ -350,16 +360,15 @@ void Sessions::Impl::list_claims(SessionId id, Session& session) {
     if (known != session.claims.end() && known->second.token == value->create) continue;
     track(id, session, name, record.kind, value->create, known == session.claims.end() ? 0 : known->second.operation);
   }
-  view.scan_lease_records(lease, kCandidateRecords, options_.claims_per_session_max,
-                          [&](ByteView key, const keyspace::Record&) {
-                            std::string name;
-                            SessionId candidate;
-                            if (!decode_candidate_key(key, name, candidate)) return key.starts_with(kCandidateRecords);
-                            if (candidate != id || found.contains(name)) return true;
-                            found.insert(name);
-                            if (!session.claims.contains(name)) track(id, session, name, ClaimKind::kElection, {}, 0);
-                            return true;
-                          });
+  view.scan_lease_records(lease, kCandidateRecords, SIZE_MAX, [&](ByteView key, const keyspace::Record&) {
+    std::string name;
+    SessionId candidate;
+    if (!decode_candidate_key(key, name, candidate)) return key.starts_with(kCandidateRecords);
+    if (candidate != id || found.contains(name)) return true;
+    found.insert(name);
+    if (!session.claims.contains(name)) track(id, session, name, ClaimKind::kElection, {}, 0);
+    return true;
+  });
   std::vector<std::string> gone;
   for (const auto& [name, claim] : session.claims) {
     if (!found.contains(name)) gone.push_back(name);
@@ -580,9 +589,10 @@ void Sessions::Impl::on_written(Instant now, Ticket ticket, const Reply& reply) 
     case Pending::Kind::kWithdrawal: {
       const auto withdrawal = withdrawals_.find(pending.number);
       withdrawal->second.ticket = 0;
-      // Of the mark: it never happened, and will not.
+      // Of the mark: only where it was applied before is there anything of it. Otherwise it never happened, and will
+      // not; or a later incarnation has asked for something, and what it asks for again is its own.
       if (withdrawal->second.unknown_sequence != 0) {
-        if (reply.error == ErrorId::kNone) withdrawal->second.names.clear();
+        if (reply.error != ErrorId::kRepeated) withdrawal->second.names.clear();
         withdrawal->second.unknown_sequence = 0;
       }
       run_withdrawal(now, pending.number);

@@ -152,6 +152,8 @@ class Sessions::Impl {
     // And their tokens; zero: a candidate, or not known.
     std::vector<std::pair<std::string, Revision>> names;
     uint64_t unknown_sequence = 0;  // to be marked first: it may happen yet
+    // Some of it was lost while the rest waited: it never was granted as a whole, and will not be.
+    bool is_void = false;
     uint64_t incarnation = 0;
     Ticket ticket = 0;
     // Its client is told when it is done: of an acquire whose time was over.

@@ -19,8 +19,10 @@ class SessionsTest : public testing::Test {
  protected:
   SessionsTest() { stream_ = world_.sessions().open_stream(); }
 
-  void ask(v1::SessionRequest request) { ask_at(stream_, std::move(request)); }
-  void ask_at(StreamId stream, v1::SessionRequest request) { world_.sessions().request(world_.now, stream, request); }
+  void ask(const v1::SessionRequest& request) { ask_at(stream_, request); }
+  void ask_at(StreamId stream, const v1::SessionRequest& request) {
+    world_.sessions().request(world_.now, stream, request);
+  }
   static v1::SessionRequest open_of(int64_t session) {
     v1::SessionRequest request;
     request.set_session(session);
@@ -393,6 +395,112 @@ TEST_F(SessionsTest, WhoIsGoneIsWithdrawn) {
     EXPECT_EQ(create_of("orders/2"), 0);
   }
   EXPECT_EQ(world_.sessions().waiters(), 0U);
+}
+
+// The session was attached at another server meanwhile, and was told of its grant there: what this one wants to take
+// back is not what waited.
+TEST_F(SessionsTest, WhatWasGrantedMeanwhileIsNotTakenBack) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "orders"));
+  ask(acquire_of(2, 1, "orders"));
+  world_.settle();
+  world_.sessions().withdraw(world_.now, stream_, SessionId(2), 1);
+  ASSERT_EQ(world_.writes_waiting(), 1U);
+  (void)said();
+  world_.erase("orders/1");
+  EXPECT_EQ(settled(), "1 lost orders@2 DELETED; 2 granted orders@3");
+  EXPECT_EQ(create_of("orders/2"), 3);
+  ask(release_of(2, 2, "orders", 3));
+  EXPECT_EQ(settled(), "2#2 released");
+}
+
+// Its time is over in the moment it is granted: it is told so, and not that nothing is left of it.
+TEST_F(SessionsTest, AWaitThatEndsInItsGrantIsGranted) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "a"));
+  ask(acquire_of(1, 2, "b"));
+  world_.settle();
+  v1::SessionRequest request = operation_of(2, 1);
+  for (const char* name : {"a", "b"}) request.mutable_acquire()->add_names(name);
+  request.mutable_acquire()->set_up_to_ms(500);
+  ask(request);
+  world_.settle();
+  (void)said();
+  world_.erase("a/1");
+  EXPECT_EQ(said(), "1 lost a@2 DELETED; 2 granted a@4");
+  world_.now += milliseconds(500);
+  world_.sessions().tick(world_.now);
+  world_.erase("b/1");
+  EXPECT_EQ(settled(), "1 lost b@3 DELETED; 2 granted a@4; 2 granted b@4");
+  // Granted in part only, all of it goes.
+  request.set_sequence(2);
+  ask(release_of(2, 3, "a", 4));
+  ask(release_of(2, 4, "b", 4));
+  ask(acquire_of(1, 3, "b"));
+  world_.settle();
+  ask(request);
+  world_.settle();
+  (void)said();
+  world_.now += milliseconds(500);
+  world_.sessions().tick(world_.now);
+  EXPECT_EQ(settled(), "2#2 error WOULD_BLOCK");
+  EXPECT_EQ(create_of("a/2"), 0);
+  EXPECT_EQ(create_of("b/2"), 0);
+}
+
+// A later incarnation asked again for what an earlier one's call left: that is the later one's.
+TEST_F(SessionsTest, WhatALaterIncarnationAskedForIsNotTakenBack) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "orders"));
+  world_.settle();
+  ask(acquire_of(2, 1, "orders"));
+  world_.sessions().withdraw(world_.now, stream_, SessionId(2), 1);
+  world_.delay_write();
+  ASSERT_EQ(world_.writes_waiting(), 1U);  // the mark of it
+  CommandBuilder elsewhere;
+  elsewhere.put("orders/2", {}, LeaseId(2));
+  world_.apply({.kind = keyspace::CommandKind::kInternal, .session = SessionId(2), .incarnation = 2, .sequence = 2},
+               elsewhere.build());
+  world_.settle();
+  EXPECT_EQ(create_of("orders/2"), 3);
+  world_.apply_late();
+  world_.settle();
+  EXPECT_EQ(create_of("orders/2"), 3);
+}
+
+// What gives back is not refused for what there is.
+TEST_F(SessionsTest, AtTheBoundOfClaimsWhatIsHeldCanBeReleased) {
+  TestWorld world({.claims_per_session_max = 2});
+  const StreamId stream = world.sessions().open_stream();
+  const auto ask = [&](const v1::SessionRequest& request) {
+    world.sessions().request(world.now, stream, request);
+    world.settle();
+    std::string out;
+    for (const v1::SessionResponse& each : std::exchange(world.sent[stream], {})) out += describe(each);
+    return out;
+  };
+  (void)ask(open_of(1));
+  EXPECT_EQ(ask(acquire_of(1, 1, "a")), "1#1 claimed a@2+");
+  EXPECT_EQ(ask(acquire_of(1, 2, "b")), "1#2 claimed b@3+");
+  EXPECT_EQ(ask(acquire_of(1, 3, "c")), "1#3 error OVERLOADED");
+  EXPECT_EQ(ask(release_of(1, 4, "a", 2)), "1#4 released");
+  EXPECT_EQ(ask(acquire_of(1, 5, "c")), "1#5 claimed c@5+");
+}
+
+// Other keys may hang on a session's lease, and before its claims.
+TEST_F(SessionsTest, AllClaimsAreListedAmongManyKeys) {
+  open(1);
+  ask(acquire_of(1, 1, "orders"));
+  world_.settle();
+  (void)said();
+  for (int i = 0; i < 3000; ++i) world_.put(fmt::format("data/{:04}", i), LeaseId(1));
+  world_.sessions().close_stream(stream_);
+  stream_ = world_.sessions().open_stream();
+  ask(attach_of(1, 2));
+  EXPECT_EQ(settled(), "1 attached orders@2+");
 }
 
 TEST_F(SessionsTest, ClosingEndsAllInOneRevision) {
