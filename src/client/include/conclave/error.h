@@ -1,5 +1,5 @@
-// What can become of an operation, for programs that must act on it. No operation throws, and none answers with a bool
-// that could be overlooked.
+// What can become of an operation, for programs that must act on it. No operation throws. Of a guarded transaction look
+// at `succeeded` too: its own compares may have failed.
 #pragma once
 
 #include <cstdint>
