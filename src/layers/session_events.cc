@@ -170,6 +170,26 @@ void Sessions::Impl::tell_lost(SessionId id, Session& session, const std::string
   push(id, out);
 }
 
+// What it had was ended by decision while it was not attached. Told again with each attachment; of what its client does
+// not hold by that token it says nothing.
+void Sessions::Impl::tell_forced(StreamId stream, SessionId id, const Session& session) {
+  world_.view().scan_lease_records(
+      lease_of(id), kRequestRecords, SIZE_MAX, [&](ByteView key, const keyspace::Record& record) {
+        if (!key.starts_with(kRequestRecords)) return false;
+        RequestRecord request;
+        const std::string name(name_of(key.substr(kRequestRecords.size())));
+        if (!decode(record.value, request) || !request.forced || session.claims.contains(name)) return true;
+        v1::SessionResponse out = response(id, 0);
+        v1::Lost& lost = *out.mutable_lost();
+        lost.set_name(name);
+        lost.set_token(request.token);
+        lost.set_reason(v1::Lost::FORCED);
+        lost.set_note(request.note);
+        send(stream, std::move(out));
+        return true;
+      });
+}
+
 // ---- Requests to release ----
 
 void Sessions::Impl::on_request_record(ByteView key) {

@@ -288,6 +288,8 @@ void Sessions::Impl::finish_attachment(Instant, const Pending& pending) {
       told.set_granted(claim.granted);
     }
   }
+  // First: from the list alone the client would not know why.
+  if (pending.lists) tell_forced(pending.stream, id, *session);
   send(pending.stream, std::move(out));
   if (!pending.lists) return;
   for (const auto& [name, claim] : session->claims) {

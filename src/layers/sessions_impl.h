@@ -229,6 +229,7 @@ class Sessions::Impl {
   void on_candidate_record(ByteView key);
   void tell_granted(SessionId id, Session& session, const std::string& name);
   void tell_lost(SessionId id, Session& session, const std::string& name);
+  void tell_forced(StreamId stream, SessionId id, const Session& session);
   void on_request_record(ByteView key);
   void tell_request(SessionId id, const std::string& name, const Claim& claim, const RequestRecord& record);
   void observe(StreamId stream, const v1::SessionRequest& request);

@@ -574,6 +574,13 @@ TEST_F(SessionsTest, AnOwnerIsAskedAndForced) {
       .erase("orders/1");
   world_.apply({.kind = keyspace::CommandKind::kInternal}, force.build());
   EXPECT_EQ(said(), "1 lost orders@2 FORCED now");
+  // Who was away is told with its attachment, until it has that name again.
+  ask(attach_of(1, 2));
+  EXPECT_EQ(settled(), "1 lost orders@2 FORCED now; 1 attached");
+  ask(acquire_of(1, 9, "orders"));
+  (void)settled();
+  ask(attach_of(1, 3));
+  EXPECT_TRUE(settled().starts_with("1 attached orders@"));
 }
 
 // ---- The delay after an owner that was lost ----
