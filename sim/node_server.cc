@@ -591,6 +591,18 @@ void NodeServer::ask_sessions(layers::StreamId stream, const v1::SessionRequest&
   plan_turn();
 }
 
+void NodeServer::introduce_sessions(layers::StreamId stream, const v1::SessionIdentity& identity) {
+  if (dead_ || sessions_ == nullptr) return;
+  sessions_->introduce(now(), stream, identity);
+  plan_turn();
+}
+
+void NodeServer::withdraw_sessions(layers::StreamId stream, SessionId session, uint64_t sequence) {
+  if (dead_ || sessions_ == nullptr) return;
+  sessions_->withdraw(now(), stream, session, sequence);
+  plan_turn();
+}
+
 void NodeServer::close_sessions(layers::StreamId stream) {
   if (dead_ || sessions_ == nullptr) return;
   sessions_->close(stream);

@@ -121,6 +121,8 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   // A stream of sessions, ended by close_sessions() or by the server; zero: it takes none now.
   [[nodiscard]] layers::StreamId open_sessions(std::shared_ptr<SessionSink> sink);
   void ask_sessions(layers::StreamId stream, const v1::SessionRequest& request);
+  void introduce_sessions(layers::StreamId stream, const v1::SessionIdentity& identity);
+  void withdraw_sessions(layers::StreamId stream, SessionId session, uint64_t sequence);
   void close_sessions(layers::StreamId stream);
 
   // Null until it started.

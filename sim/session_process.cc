@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "sim/node_cluster.h"
+#include "sim/session_call.h"
 
 namespace conclave::sim {
 namespace {
@@ -200,10 +201,47 @@ void SessionProcess::send(v1::SessionRequest request) {
   scene_.say(fmt::format("{:x} > server {}: {}", request.session(), server_, request.ShortDebugString()));
   ++scene_.result.operations_attempted;
   scene_.primitives.note_request(request.session(), request);
+  if (request.has_attach()) incarnations_[request.session()] = request.attach().incarnation();
+  const bool claims = request.has_acquire() || request.has_campaign();
+  if (claims && !request.again() && !is_quiet_ && scene_.knobs.trouble_mean != Duration() && random_.chance(1, 30)) {
+    ask_by_call(request);
+    return;
+  }
   link_->send(request);
   if (!may_be_sent_twice(request)) return;
   if (request.sequence() != 0) unanswered_[{request.session(), request.sequence()}] = request;
   if (random_.chance(1, 20)) link_->send(request);
+}
+
+// By a call of its own that ends without an answer, as one that is cancelled or whose connection breaks: what became of
+// it is not known, and it is asked again on the stream.
+void SessionProcess::ask_by_call(const v1::SessionRequest& request) {
+  SessionOwner* owner = find(request.session());
+  const size_t node = random_.coin() ? server_ : scene_.cluster.pick_server(server_);
+  if (owner == nullptr || unreachable_until(node) > scene_.world.now() || !scene_.world.is_running(node)) {
+    link_->send(request);
+    return;
+  }
+  ++scene_.result.counts["calls ended without an answer"];
+  const auto known = incarnations_.find(request.session());
+  v1::SessionIdentity identity;
+  identity.set_session(request.session());
+  identity.set_secret(owner->core().options().secret);
+  identity.set_incarnation(known == incarnations_.end() ? 1 : known->second);
+  auto call = std::make_shared<SessionCall>(scene_.world, scene_.cluster, random_.fork(), node);
+  call->begin(identity, request);
+  after(random_.exponential(milliseconds(100)), [this, call, session = request.session(), request] {
+    call->end();
+    step([this, session, sequence = request.sequence()] {
+      SessionOwner* asked = find(session);
+      if (asked == nullptr) return;
+      v1::SessionResponse unknown;
+      unknown.set_session(session);
+      unknown.set_sequence(sequence);
+      unknown.mutable_error()->set_reason("UNKNOWN_OUTCOME");
+      asked->core().on_response(now(), unknown);
+    });
+  });
 }
 
 void SessionProcess::send_again() {

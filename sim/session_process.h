@@ -63,6 +63,7 @@ class SessionProcess final : public SessionLink::Client, public SessionOwner::Pr
   void go_down();
   void send(v1::SessionRequest request);
   void alter(v1::SessionRequest& request);
+  void ask_by_call(const v1::SessionRequest& request);
   void send_again();
   void send_keep_alives();
   void take_kept(const v1::SessionResponse& response);
@@ -90,6 +91,7 @@ class SessionProcess final : public SessionLink::Client, public SessionOwner::Pr
   std::map<uint64_t, KeepAlive> keep_alives_;
   uint64_t last_keep_alive_ = 0;
   std::map<std::pair<int64_t, uint64_t>, v1::SessionRequest> unanswered_;  // of those that may be sent again
+  std::map<int64_t, uint64_t> incarnations_;                               // of sessions attached before
   EventHandle timer_;
   bool is_settling_ = false;
   bool is_paused_ = false;

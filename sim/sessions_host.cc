@@ -39,6 +39,16 @@ void SessionsHost::request(Instant now, layers::StreamId stream, const v1::Sessi
   if (sinks_.contains(stream)) sessions_.request(now, stream, request);
 }
 
+void SessionsHost::introduce(Instant now, layers::StreamId stream, const v1::SessionIdentity& identity) {
+  now_ = now;
+  if (sinks_.contains(stream)) sessions_.introduce(now, stream, identity);
+}
+
+void SessionsHost::withdraw(Instant now, layers::StreamId stream, SessionId session, uint64_t sequence) {
+  now_ = now;
+  if (sinks_.contains(stream)) sessions_.withdraw(now, stream, session, sequence);
+}
+
 // --- What it asks of the replica.
 
 void SessionsHost::write(layers::Ticket ticket, const keyspace::CommandHeader& header, ByteView body) {

@@ -31,6 +31,8 @@ class SessionsHost final : private layers::SessionsWorld {
   [[nodiscard]] layers::StreamId open(std::shared_ptr<SessionSink> sink);
   void close(layers::StreamId stream);
   void request(Instant now, layers::StreamId stream, const v1::SessionRequest& request);
+  void introduce(Instant now, layers::StreamId stream, const v1::SessionIdentity& identity);
+  void withdraw(Instant now, layers::StreamId stream, SessionId session, uint64_t sequence);
 
   // --- From the replica. Tickets of its own are told apart from those of the server.
   [[nodiscard]] static bool is_own(node::Ticket ticket) { return (ticket & kOwn) != 0; }

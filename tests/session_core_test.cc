@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "layers/claim_record.h"
+#include "layers/command_builder.h"
 #include "layers/testing/session_world.h"
 
 namespace conclave::client {
@@ -461,6 +463,23 @@ TEST_F(SessionCoreTest, WhatWasUnderWayWhenItMovedIsDoneOnce) {
   connect(one_);
   settle();
   EXPECT_EQ(told(), "1 done orders@2");
+}
+
+// A server took the candidacy back, of an earlier asking by a call that had ended.
+TEST_F(SessionCoreTest, ACandidacyThatIsLostEnds) {
+  Peer two(2, world_.now);
+  open(one_);
+  open(two);
+  (void)one_.core.campaign(world_.now, "boss", "one", 0);
+  settle({&one_, &two});
+  const OperationId waits = two.core.campaign(world_.now, "boss", "two", 0);
+  settle({&one_, &two});
+  (void)told(two);
+  layers::CommandBuilder command;
+  command.erase_record(layers::candidate_record_key("boss", SessionId(2)));
+  world_.apply({.kind = keyspace::CommandKind::kInternal}, command.build());
+  settle({&one_, &two});
+  EXPECT_EQ(told(two), fmt::format("{} lost CLAIM_LOST", waits));
 }
 
 // Whether the release or the session's end was first, nobody can tell.

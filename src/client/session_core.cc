@@ -752,7 +752,8 @@ void SessionCore::Impl::on_lost(Instant now, const v1::Lost& lost) {
   const auto busy = busy_.find(lost.name());
   if (busy == busy_.end()) return;
   const auto found = operations_.find(busy->second);
-  if (found != operations_.end() && found->second.given_up == lost.token()) {
+  // A candidacy has no token.
+  if (found != operations_.end() && lost.token() != 0 && found->second.given_up == lost.token()) {
     found->second.lost =
         ClaimLost{.name = lost.name(), .token = lost.token(), .reason = lost.reason(), .note = lost.note()};
     return;
