@@ -20,6 +20,14 @@ constexpr int kNamesMax = 128;
 // Guards that failed since somebody came between the look and the entry: so often it is looked again.
 constexpr int kAttemptsMax = 8;
 
+// The claim, and the records that say something of it.
+void erase_claim(CommandBuilder& command, const keyspace::View& view, const std::string& key) {
+  command.erase(key);
+  for (const std::string& record : {claim_record_key(key), request_record_key(key)}) {
+    if (view.record(record) != nullptr) command.erase_record(record);
+  }
+}
+
 }  // namespace
 
 // ---- From the request on ----
@@ -195,9 +203,8 @@ void Sessions::Impl::run(Instant now, SessionId id, uint64_t sequence) {
     case What::kRelease: {
       const std::string key = claim_key(operation.names[0], lease_of(id));
       CommandBuilder command;
-      command.if_created(key, Revision(request.release().token())).erase(key);
-      const std::string record = claim_record_key(key);
-      if (world_.view().record(record) != nullptr) command.erase_record(record);
+      command.if_created(key, Revision(request.release().token()));
+      erase_claim(command, world_.view(), key);
       write(id, sequence, operation, Operation::Stage::kWrite, command);
       return;
     }
@@ -399,12 +406,10 @@ void Sessions::Impl::delete_claims(SessionId id, uint64_t sequence, Operation& o
   CommandBuilder command;
   for (const std::string& name : operation.names) {
     const std::string key = claim_key(name, lease_of(id));
-    command.erase(key);
+    erase_claim(command, world_.view(), key);
     // A candidate may be elected while this is under way: then it is the key that goes.
     const std::string candidate = candidate_record_key(name, id);
     if (world_.view().record(candidate) != nullptr) command.erase_record(candidate);
-    const std::string record = claim_record_key(key);
-    if (world_.view().record(record) != nullptr) command.erase_record(record);
   }
   write(id, sequence, operation, Operation::Stage::kCancel, command);
 }
@@ -448,9 +453,8 @@ void Sessions::Impl::run_resign(Instant now, SessionId id, uint64_t sequence, Op
   const bool transfers = operation.request->has_transfer();
   const Revision token(transfers ? operation.request->transfer().token() : operation.request->resign().token());
   CommandBuilder command;
-  command.if_created(key, token).erase(key);
-  const std::string record = claim_record_key(key);
-  if (view.record(record) != nullptr) command.erase_record(record);
+  command.if_created(key, token);
+  erase_claim(command, view, key);
   const keyspace::Session* known = view.session(id);
   const bool was_done = known != nullptr && known->was_applied(sequence);
   const Line line = line_of(view, name);
@@ -800,12 +804,12 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
   std::optional<keyspace::KeyValue> before;
   for (const auto& [name, token] : withdrawal.names) {
     const std::string key = claim_key(name, lease_of(id));
-    std::optional<keyspace::KeyValue> own = view.get(key);
+    const std::optional<keyspace::KeyValue> own = view.get(key);
     if (own && own->lease == lease_of(id) && (token == Revision() || own->create == token)) {
       const std::string prefix = claim_prefix(name);
-      std::optional<keyspace::KeyValue> owner = oldest_child(view, prefix, claim_prefix_end(prefix));
-      if (!before && owner && owner->key != key) before = std::move(owner);
-      standing.emplace_back(name, std::move(*own));
+      const std::optional<keyspace::KeyValue> owner = oldest_child(view, prefix, claim_prefix_end(prefix));
+      if (!before && owner && owner->key != key) before = owner;
+      standing.emplace_back(name, *own);
       continue;
     }
     const std::string candidate = candidate_record_key(name, id);
@@ -819,11 +823,7 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
     CommandBuilder command;
     if (!withdrawal.is_void) command.if_created(before->key, before->create);
     for (const auto& [name, own] : standing) command.if_created(own.key, own.create);
-    for (const auto& [name, own] : standing) {
-      command.erase(own.key);
-      const std::string record = claim_record_key(own.key);
-      if (view.record(record) != nullptr) command.erase_record(record);
-    }
+    for (const auto& [name, own] : standing) erase_claim(command, view, std::string(own.key));
     write(command, {.kind = CommandKind::kInternal});
     return;
   }

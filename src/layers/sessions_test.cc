@@ -580,7 +580,11 @@ TEST_F(SessionsTest, AnOwnerIsAskedAndForced) {
   ask(acquire_of(1, 9, "orders"));
   (void)settled();
   ask(attach_of(1, 3));
-  EXPECT_TRUE(settled().starts_with("1 attached orders@"));
+  EXPECT_EQ(settled(), "1 attached orders@4+");
+  // With the claim goes what was asked of it.
+  ask(release_of(1, 10, "orders", 4));
+  EXPECT_EQ(settled(), "1#10 released");
+  EXPECT_EQ(world_.view().record(record), nullptr);
 }
 
 // ---- The delay after an owner that was lost ----
