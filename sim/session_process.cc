@@ -230,18 +230,19 @@ void SessionProcess::ask_by_call(const v1::SessionRequest& request) {
   identity.set_incarnation(known == incarnations_.end() ? 1 : known->second);
   auto call = std::make_shared<SessionCall>(scene_.world, scene_.cluster, random_.fork(), node);
   call->begin(identity, request);
-  after(random_.exponential(milliseconds(100)), [this, call, session = request.session(), request] {
-    call->end();
-    step([this, session, sequence = request.sequence()] {
-      SessionOwner* asked = find(session);
-      if (asked == nullptr) return;
-      v1::SessionResponse unknown;
-      unknown.set_session(session);
-      unknown.set_sequence(sequence);
-      unknown.mutable_error()->set_reason("UNKNOWN_OUTCOME");
-      asked->core().on_response(now(), unknown);
-    });
-  });
+  after(random_.exponential(milliseconds(100)),
+        [this, call, session = request.session(), sequence = request.sequence()] {
+          call->end();
+          step([this, session, sequence] {
+            SessionOwner* asked = find(session);
+            if (asked == nullptr) return;
+            v1::SessionResponse unknown;
+            unknown.set_session(session);
+            unknown.set_sequence(sequence);
+            unknown.mutable_error()->set_reason("UNKNOWN_OUTCOME");
+            asked->core().on_response(now(), unknown);
+          });
+        });
 }
 
 void SessionProcess::send_again() {

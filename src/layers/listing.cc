@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "layers/claim_record.h"
 #include "layers/recipe.h"
 
 namespace conclave::layers {
@@ -12,14 +11,6 @@ using keyspace::KeyRange;
 using keyspace::KeyValue;
 using keyspace::Record;
 using keyspace::View;
-
-// Of a native claim; a lock's, without a note, where there is none.
-ClaimRecord record_of(const View& view, ByteView key) {
-  ClaimRecord record;
-  const Record* found = view.record(claim_record_key(key));
-  if (found == nullptr || !decode(found->value, record)) return {};
-  return record;
-}
 
 // The number behind the last slash, as leases are written there; zero if it is none.
 uint64_t number_in(ByteView key) {
@@ -40,6 +31,13 @@ void keep_first(Ordered& all, size_t count) {
 }  // namespace
 
 // ---- One name ----
+
+ClaimRecord claim_record_of(const View& view, ByteView key) {
+  ClaimRecord record;
+  const Record* found = view.record(claim_record_key(key));
+  if (found == nullptr || !decode(found->value, record)) return {};
+  return record;
+}
 
 std::optional<KeyValue> owner_of(const View& view, ByteView name) {
   const std::string prefix = claim_prefix(name);
@@ -78,7 +76,7 @@ v1::LockClaim lock_claim_of(const View& view, const KeyValue& claim) {
   out.set_key(std::string(claim.key));
   out.set_token(claim.create.value());
   out.set_lease(claim.lease.value());
-  const ClaimRecord record = record_of(view, claim.key);
+  const ClaimRecord record = claim_record_of(view, claim.key);
   out.set_note(record.note);
   out.set_lock_delay_ms(record.lock_delay_ms);
   if (const keyspace::Session* session = session_of(view, claim.key)) {
@@ -327,7 +325,7 @@ bool SessionScan::add_claim(const View& view, const std::string& key, v1::Sessio
   const std::optional<KeyValue> owner = owner_of(view, name);
   v1::Claim& claim = *out.add_claims();
   claim.set_name(std::string(name));
-  claim.set_kind(record_of(view, key).kind == ClaimKind::kElection ? v1::ELECTION : v1::LOCK);
+  claim.set_kind(claim_record_of(view, key).kind == ClaimKind::kElection ? v1::ELECTION : v1::LOCK);
   claim.set_token(value->create.value());
   claim.set_granted(owner && owner->key == value->key);
   return true;

@@ -17,6 +17,7 @@
 #include "conclave/v1/lock.pb.h"
 #include "conclave/v1/session.pb.h"
 #include "keyspace/interface.h"
+#include "layers/claim_record.h"
 #include "layers/elections.h"
 
 namespace conclave::layers {
@@ -32,6 +33,8 @@ inline constexpr size_t kListedClaimsMax = 1000;
 
 // ---- One name ----
 
+// Of a native claim, by its key; a lock's, without a note, where there is none.
+[[nodiscard]] ClaimRecord claim_record_of(const keyspace::View& view, ByteView key);
 // What owns the name, whoever's it is.
 [[nodiscard]] std::optional<keyspace::KeyValue> owner_of(const keyspace::View& view, ByteView name);
 // Whether the claim is on the lease that its key names. It is not after its session expired, while the lock is held

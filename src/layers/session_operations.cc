@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/mark.h"
 #include "keyspace/errors.h"
+#include "layers/listing.h"
 #include "layers/recipe.h"
 #include "layers/sessions_impl.h"
 
@@ -806,8 +807,7 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
     const std::string key = claim_key(name, lease_of(id));
     const std::optional<keyspace::KeyValue> own = view.get(key);
     if (own && own->lease == lease_of(id) && (token == Revision() || own->create == token)) {
-      const std::string prefix = claim_prefix(name);
-      const std::optional<keyspace::KeyValue> owner = oldest_child(view, prefix, claim_prefix_end(prefix));
+      const std::optional<keyspace::KeyValue> owner = owner_of(view, name);
       if (!before && owner && owner->key != key) before = owner;
       standing.emplace_back(name, *own);
       continue;
@@ -831,10 +831,7 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
   if (!standing.empty() && session != sessions_.end() && !session->second.streams.empty()) {
     REACHED(session_withdrawn_too_late);
     for (const auto& [name, own] : standing) {
-      const keyspace::Record* kept = view.record(claim_record_key(own.key));
-      ClaimRecord record;
-      if (kept == nullptr || !decode(kept->value, record)) record = {};
-      track(id, session->second, name, record.kind, own.create, 0);
+      track(id, session->second, name, claim_record_of(view, own.key).kind, own.create, 0);
       if (session->second.claims.at(name).granted) tell_granted(id, session->second, name);
     }
   }

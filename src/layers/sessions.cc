@@ -9,6 +9,7 @@
 #include "keyspace/errors.h"
 #include "keyspace/internal_command.h"
 #include "keyspace/wire.h"
+#include "layers/listing.h"
 #include "layers/recipe.h"
 #include "layers/sessions_impl.h"
 
@@ -354,13 +355,11 @@ void Sessions::Impl::list_claims(SessionId id, Session& session) {
     const std::string name = key.substr(0, key.size() - suffix.size());
     const std::optional<keyspace::KeyValue> value = view.get(key);
     if (!value) continue;
-    ClaimRecord record;
-    const keyspace::Record* kept = view.record(claim_record_key(key));
-    if (kept == nullptr || !decode(kept->value, record)) record = {};
     found.insert(name);
     const auto known = session.claims.find(name);
     if (known != session.claims.end() && known->second.token == value->create) continue;
-    track(id, session, name, record.kind, value->create, known == session.claims.end() ? 0 : known->second.operation);
+    track(id, session, name, claim_record_of(view, key).kind, value->create,
+          known == session.claims.end() ? 0 : known->second.operation);
   }
   view.scan_lease_records(lease, kCandidateRecords, SIZE_MAX, [&](ByteView key, const keyspace::Record&) {
     std::string name;

@@ -104,7 +104,7 @@ class Sessions {
   void on_state_replaced(Instant now);
   // This server leads in `term`, and has applied the term's first entry; zero: it does not.
   void set_leading(Term term);
-  // Whether this server lags (node/follower_lag.h). From when it begins to, the streams that speak for sessions then
+  // Whether this server lags behind its leader. From when it begins to, the streams that speak for sessions then
   // are handed over, by tick(): all sessions of one are told MOVED, and the next follows at the rate of the options.
   // Who attaches meanwhile stays: it found no better server, and what it was shown was as new as its asking.
   void set_lagging(Instant now, bool lagging);

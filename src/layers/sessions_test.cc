@@ -88,6 +88,14 @@ class SessionsTest : public testing::Test {
     request.mutable_transfer()->set_to(to);
     return request;
   }
+  // Session 1 owns `orders`, and 2 waits.
+  void stand_in_line() {
+    open(1);
+    open(2);
+    ask(acquire_of(1, 1, "orders"));
+    ask(acquire_of(2, 1, "orders"));
+    world_.settle();
+  }
   // What was said to the stream since, in order.
   std::string said() { return said_to(stream_); }
   std::string said_to(StreamId stream) {
@@ -376,11 +384,7 @@ TEST_F(SessionsTest, AStreamThatEndsLeavesAllAsItIs) {
 }
 
 TEST_F(SessionsTest, WhoIsGoneIsWithdrawn) {
-  open(1);
-  open(2);
-  ask(acquire_of(1, 1, "orders"));
-  ask(acquire_of(2, 1, "orders"));
-  world_.settle();
+  stand_in_line();
   world_.sessions().withdraw(world_.now, stream_, SessionId(2), 1);
   world_.settle();
   EXPECT_EQ(create_of("orders/2"), 0);
@@ -400,11 +404,7 @@ TEST_F(SessionsTest, WhoIsGoneIsWithdrawn) {
 // The session was attached at another server meanwhile, and was told of its grant there: what this one wants to take
 // back is not what waited.
 TEST_F(SessionsTest, WhatWasGrantedMeanwhileIsNotTakenBack) {
-  open(1);
-  open(2);
-  ask(acquire_of(1, 1, "orders"));
-  ask(acquire_of(2, 1, "orders"));
-  world_.settle();
+  stand_in_line();
   world_.sessions().withdraw(world_.now, stream_, SessionId(2), 1);
   ASSERT_EQ(world_.writes_waiting(), 1U);
   (void)said();

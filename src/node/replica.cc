@@ -504,16 +504,19 @@ void Replica::on(Instant now, const SpaceChanged& result) {
 
 void Replica::tell_digest() {
   const StateDigest state{.group = options_.raft.group, .index = applied_, .digest = keyspace_->digest()};
-  const std::string frame = encode(state);
-  for (const Member& member : raft_.membership().members()) {
-    if (member.id != options_.raft.self) world_.send(member.id, env::Lane::kForward, frame);
-  }
+  send_to_others(env::Lane::kForward, encode(state));
   take_verdict(digests_.note_own(state.index, state.digest, raft_.membership()), state.index);
 }
 
 void Replica::on(Instant, NodeId from, const StateDigest& frame) {
   if (!raft_.membership().contains(from)) return;
   take_verdict(digests_.note_peer(from, frame.index, frame.digest, raft_.membership()), frame.index);
+}
+
+void Replica::send_to_others(env::Lane lane, const std::string& frame) {
+  for (const Member& member : raft_.membership().members()) {
+    if (member.id != options_.raft.self) world_.send(member.id, lane, frame);
+  }
 }
 
 void Replica::take_verdict(DigestComparison::Verdict verdict, LogIndex index) {
@@ -533,11 +536,8 @@ bool Replica::is_lagging(Instant now) const {
 void Replica::tell_applied(Instant now) {
   if (!tells_applied() || now < applied_told_at_ + kAppliedToldEvery) return;
   applied_told_at_ = now;
-  const std::string frame =
-      encode(AppliedUpTo{.group = options_.raft.group, .term = raft_.status().term, .index = applied_});
-  for (const Member& member : raft_.membership().members()) {
-    if (member.id != options_.raft.self) world_.send(member.id, env::Lane::kConsensus, frame);
-  }
+  send_to_others(env::Lane::kConsensus,
+                 encode(AppliedUpTo{.group = options_.raft.group, .term = raft_.status().term, .index = applied_}));
 }
 
 void Replica::on(Instant now, NodeId from, const AppliedUpTo& frame) {

@@ -378,6 +378,7 @@ class Replica {
   void raise_feature_level(Instant now);
   [[nodiscard]] Instant next_features_deadline() const;
 
+  void send_to_others(env::Lane lane, const std::string& frame);
   void tell_digest();
   void tell_applied(Instant now);
   [[nodiscard]] bool tells_applied() const { return leads() && applied_term_ == raft_.status().term; }
