@@ -209,15 +209,20 @@ TEST_F(LeaseTest, StreamsThatRequireALeaderEndWithoutOne) {
   auto late = three.open("/etcdserverpb.Lease/LeaseKeepAlive", follower, {{"hasleader", "true"}});
   three.settle();
   EXPECT_EQ(late->outcome(), "14 etcdserver: no leader");
-  // A short absence ends nothing.
+  // A short absence ends nothing, and refuses nothing: clients open their streams anew in the middle of an election.
   three.server(follower).cut_off = false;
   three.advance(5s);
   stream = three.open("/etcdserverpb.Lease/LeaseKeepAlive", follower, {{"hasleader", "true"}});
   three.server(follower).cut_off = true;
   three.advance(3s);
+  ASSERT_FALSE(three.server(follower).replica->raft().status().leader.is_set());
+  auto amid = three.open("/etcdserverpb.Watch/Watch", follower, {{"hasleader", "true"}});
+  three.settle();
+  EXPECT_EQ(amid->outcome(), "open");
   three.server(follower).cut_off = false;
   three.advance(10s);
   EXPECT_EQ(stream->outcome(), "open");
+  EXPECT_EQ(amid->outcome(), "open");
 }
 
 // Its clock is with the leader, whom any server asks.

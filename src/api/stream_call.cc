@@ -14,11 +14,13 @@ StreamCall::StreamCall(Context& context, net::ServerCall& wire, Method method) :
   requires_leader_ = requires_leader();
   if (!requires_leader_) return;
   context.role_listeners().add(*this);
-  // Not from in here: nobody has the handler yet.
-  if (!context.has_leader()) context.set_timer(*this, context.now());
+  end_unless_led();
 }
 
-void StreamCall::on_role_changed() {
+void StreamCall::on_role_changed() { end_unless_led(); }
+
+// By the timer in any case: of a call that begins, nobody has the handler yet.
+void StreamCall::end_unless_led() {
   if (context().has_leader()) {
     context().stop_timer(*this);
     return;

@@ -1,5 +1,7 @@
-// Calls that stream. A stream whose client asked for a leader (`hasleader`) is ended with "no leader" at once if none
-// is known, and after three election timeouts without one. One for whom the past is kept has to read on.
+// Calls that stream. A stream whose client asked for a leader (`hasleader`) is ended with "no leader" once this server
+// has been without one for three election timeouts: at once where that is so already. (etcd refuses a new one as soon
+// as no leader is known. Its clients open their watches anew the moment a server dies and give them up at that answer;
+// an election here takes milliseconds then, in which they would come.) One for whom the past is kept has to read on.
 #pragma once
 
 #include <functional>
@@ -20,6 +22,8 @@ class StreamCall : public Call, public RoleListener, public Timed {
   void on_closed() override;
 
  private:
+  void end_unless_led();
+
   bool requires_leader_ = false;
 };
 
