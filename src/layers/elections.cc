@@ -30,7 +30,8 @@ Line line_of(const keyspace::View& view, ByteView name) {
   if (line.claims <= kClaimsLookedAt) {
     line.claims = 0;
     for (const keyspace::KeyValue& each : view.oldest_of(range, kClaimsLookedAt)) {
-      if (is_child(prefix, each.key)) ++line.claims;
+      if (!is_child(prefix, each.key)) continue;
+      if (++line.claims == 2) line.next = each;
     }
   }
   int64_t of_sessions = 0;

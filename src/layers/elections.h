@@ -38,6 +38,7 @@ struct Candidate {
 // Who stands in line for a name.
 struct Line {
   std::optional<keyspace::KeyValue> owner;  // the oldest
+  std::optional<keyspace::KeyValue> next;   // who owns after it; not known where very many stand
   bool foreign = false;                     // somebody's who is no session's candidate, the owner or behind it
   bool session_waits = false;               // a session's candidate, behind the owner
   int64_t claims = 0;

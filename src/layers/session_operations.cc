@@ -251,22 +251,32 @@ void Sessions::Impl::refuse_by_look(Instant now, SessionId id, uint64_t sequence
 
 // ---- Acquire ----
 
+// Whether the session has anything besides what this operation is about. What another one has under way here counts: it
+// may be done first; what is being taken back may have been granted. (What an earlier incarnation asked for elsewhere
+// is asked for again here, or was cancelled.)
+bool Sessions::Impl::holds_others(SessionId id, const Session& session, uint64_t sequence) const {
+  using Stage = Operation::Stage;
+  for (const auto& [number, other] : session.operations) {
+    if (number == sequence || other.stage == Stage::kAnswered) continue;  // answered: among the claims
+    if (other.request->has_acquire() || other.request->has_campaign()) {
+      REACHED(session_asks_for_several_at_once);
+      return true;
+    }
+  }
+  const auto is_its = [&](const auto& withdrawal) { return withdrawal.second.session == id; };
+  if (!session.claims.empty() || std::any_of(withdrawals_.begin(), withdrawals_.end(), is_its)) return true;
+  return !session.listed && !claims_of(id).empty();
+}
+
 void Sessions::Impl::run_acquire(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation) {
   const v1::Acquire& acquire = operation.request->acquire();
   const keyspace::View& view = world_.view();
   const LeaseId lease = lease_of(id);
-  if (operation.names.size() > 1 && !acquire.while_holding()) {
-    bool holds = !session.claims.empty();
-    if (!session.listed) {
-      const std::string suffix = claim_key("", lease);
-      for (const std::string& key : view.lease_keys(lease, {}, kNamesMax)) holds = holds || key.ends_with(suffix);
-    }
-    if (holds) {
-      refuse_by_look(now, id, sequence, operation,
-                     {kFailedPrecondition, "HOLDS_OTHERS",
-                      "the session has claims, and could deadlock with another: release them or say while_holding"});
-      return;
-    }
+  if (operation.names.size() > 1 && !acquire.while_holding() && holds_others(id, session, sequence)) {
+    refuse_by_look(now, id, sequence, operation,
+                   {kFailedPrecondition, "HOLDS_OTHERS",
+                    "the session has claims, and could deadlock with another: release them or say while_holding"});
+    return;
   }
   if (acquire.try_()) {
     for (const std::string& name : operation.names) {
@@ -446,7 +456,7 @@ void Sessions::Impl::run_proclaim(SessionId id, uint64_t sequence, Operation& op
 }
 
 // Of a resign and a transfer. Where nobody else stands in line the best candidate, or the one named, is elected by the
-// same entry.
+// same entry. The one named may also be bound, and the next in line: then it leads once the term has ended.
 void Sessions::Impl::run_resign(Instant now, SessionId id, uint64_t sequence, Operation& operation) {
   const keyspace::View& view = world_.view();
   const std::string& name = operation.names[0];
@@ -461,10 +471,15 @@ void Sessions::Impl::run_resign(Instant now, SessionId id, uint64_t sequence, Op
   const Line line = line_of(view, name);
   const bool leads = line.owner && line.owner->key == key && line.owner->create == token;
   bool hands_over = false;
-  if (leads && !was_done && line.claims == 1) {
+  const SessionId to(transfers ? static_cast<uint64_t>(operation.request->transfer().to()) : 0);
+  if (leads && !was_done && transfers && line.next && line.next->key == claim_key(name, lease_of(to))) {
+    REACHED(term_transferred_to_the_bound);
+    // It stays the next while it stands: whoever comes stands behind it.
+    command.if_created(line.next->key, line.next->create);
+    hands_over = true;
+  } else if (leads && !was_done && line.claims == 1) {
     std::optional<Candidate> next;
     if (transfers) {
-      const SessionId to(static_cast<uint64_t>(operation.request->transfer().to()));
       const keyspace::Record* candidate = view.record(candidate_record_key(name, to));
       CandidateRecord decoded;
       if (candidate != nullptr && decode(candidate->value, decoded)) {

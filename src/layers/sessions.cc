@@ -336,40 +336,43 @@ Sessions::Impl::Session* Sessions::Impl::speak_for(StreamId id, SessionId sessio
   return &session;
 }
 
-void Sessions::Impl::list_claims(SessionId id, Session& session) {
+std::map<std::string, Sessions::Impl::Standing> Sessions::Impl::claims_of(SessionId id) const {
   const keyspace::View& view = world_.view();
   const LeaseId lease = lease_of(id);
   const std::string suffix = claim_key("", lease);  // "/HEX"
-  std::set<std::string> found;
+  std::map<std::string, Standing> found;
   // The session's other keys hang on its lease as well.
-  std::vector<std::string> claim_keys;
   for (std::string from;;) {
-    std::vector<std::string> keys = view.lease_keys(lease, from, kLeaseKeysAtOnce);
-    const bool more = keys.size() == kLeaseKeysAtOnce;
-    if (more) from = keys.back() + '\0';
-    std::erase_if(keys, [&](const std::string& key) { return key.size() <= suffix.size() || !key.ends_with(suffix); });
-    claim_keys.insert(claim_keys.end(), keys.begin(), keys.end());
-    if (!more) break;
-  }
-  for (const std::string& key : claim_keys) {
-    const std::string name = key.substr(0, key.size() - suffix.size());
-    const std::optional<keyspace::KeyValue> value = view.get(key);
-    if (!value) continue;
-    found.insert(name);
-    const auto known = session.claims.find(name);
-    if (known != session.claims.end() && known->second.token == value->create) continue;
-    track(id, session, name, claim_record_of(view, key).kind, value->create,
-          known == session.claims.end() ? 0 : known->second.operation);
+    const std::vector<std::string> keys = view.lease_keys(lease, from, kLeaseKeysAtOnce);
+    for (const std::string& key : keys) {
+      if (key.size() <= suffix.size() || !key.ends_with(suffix)) continue;
+      const std::optional<keyspace::KeyValue> value = view.get(key);
+      if (!value) continue;
+      found[key.substr(0, key.size() - suffix.size())] = {.kind = claim_record_of(view, key).kind,
+                                                          .token = value->create};
+    }
+    if (keys.size() < kLeaseKeysAtOnce) break;
+    from = keys.back() + '\0';
   }
   view.scan_lease_records(lease, kCandidateRecords, SIZE_MAX, [&](ByteView key, const keyspace::Record&) {
     std::string name;
     SessionId candidate;
     if (!decode_candidate_key(key, name, candidate)) return key.starts_with(kCandidateRecords);
-    if (candidate != id || found.contains(name)) return true;
-    found.insert(name);
-    if (!session.claims.contains(name)) track(id, session, name, ClaimKind::kElection, {}, 0);
+    if (candidate == id) found.try_emplace(std::move(name), Standing{.kind = ClaimKind::kElection, .token = {}});
     return true;
   });
+  return found;
+}
+
+void Sessions::Impl::list_claims(SessionId id, Session& session) {
+  std::set<std::string> found;
+  for (const auto& [name, standing] : claims_of(id)) {
+    found.insert(name);
+    const auto known = session.claims.find(name);
+    if (known != session.claims.end() && known->second.token == standing.token) continue;
+    track(id, session, name, standing.kind, standing.token,
+          known == session.claims.end() || standing.token == Revision() ? 0 : known->second.operation);
+  }
   std::vector<std::string> gone;
   for (const auto& [name, claim] : session.claims) {
     if (!found.contains(name)) gone.push_back(name);

@@ -172,6 +172,12 @@ class Sessions::Impl {
   void finish_read(Instant now, const Pending& pending);
   void finish_attachment(Instant now, const Pending& pending);
   Session* speak_for(StreamId stream, SessionId id, uint64_t incarnation);
+  // What the state has of it, by name; a candidacy's token is zero.
+  struct Standing {
+    ClaimKind kind = ClaimKind::kLock;
+    Revision token;
+  };
+  [[nodiscard]] std::map<std::string, Standing> claims_of(SessionId id) const;
   void list_claims(SessionId id, Session& session);
   void close(StreamId stream, SessionId id);
   void keep_alive(StreamId stream, const v1::KeepSessions& request);
@@ -190,6 +196,7 @@ class Sessions::Impl {
   [[nodiscard]] bool validate(const v1::SessionRequest& request, std::vector<std::string>& names, std::string& why,
                               std::string_view& reason) const;
   void run(Instant now, SessionId id, uint64_t sequence);
+  [[nodiscard]] bool holds_others(SessionId id, const Session& session, uint64_t sequence) const;
   void run_acquire(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation);
   void run_cancel(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation);
   void run_campaign(SessionId id, uint64_t sequence, Operation& operation);

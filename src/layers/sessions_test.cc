@@ -296,6 +296,24 @@ TEST_F(SessionsTest, SeveralLocksAtOnce) {
   EXPECT_EQ(settled(), "2#4 error INVALID_REQUEST");
 }
 
+// What is under way may be done before it: the session would hold that when it asks.
+TEST_F(SessionsTest, SeveralLocksTwiceAtOnce) {
+  open(1);
+  v1::SessionRequest both = acquire_of(1, 1, "a");
+  both.mutable_acquire()->add_names("b");
+  ask(both);
+  both = acquire_of(1, 2, "c");
+  both.mutable_acquire()->add_names("d");
+  ask(both);
+  EXPECT_EQ(settled(), "1#2 error HOLDS_OTHERS; 1#1 claimed a@2+ b@2+");
+  ask(release_of(1, 3, "a", 2));
+  ask(release_of(1, 4, "b", 2));
+  both.set_sequence(5);
+  EXPECT_EQ(settled(), "1#3 released; 1#4 released");
+  ask(both);
+  EXPECT_EQ(settled(), "1#5 claimed c@5+ d@5+");
+}
+
 TEST_F(SessionsTest, CancelTakesBackWhatWaitsAndWhatIsUnderWay) {
   open(1);
   open(2);
@@ -702,6 +720,53 @@ TEST_F(SessionElectionsTest, RecipesCandidatesAreNotPassedOver) {
   EXPECT_EQ(settled(), "1#3 released");
   world_.erase("boss/def");
   EXPECT_EQ(settled(), "2 granted boss@6");
+}
+
+// Somebody of the recipe stands behind, and is not passed over by this.
+TEST_F(SessionElectionsTest, TransferToWhoIsBoundAndNext) {
+  for (const int64_t session : {1, 2, 3}) open(session);
+  world_.put("boss/abc");
+  ask(campaign_of(1, 1, "boss", 0));
+  EXPECT_EQ(settled(), "1#1 claimed boss@0");
+  world_.put("boss/def");
+  world_.erase("boss/abc");
+  EXPECT_EQ(settled(), fmt::format("1 granted boss@{}", create_of("boss/1")));
+  ask(campaign_of(2, 1, "boss", 0));
+  ask(campaign_of(3, 1, "boss", 9));
+  EXPECT_EQ(settled(), "2#1 claimed boss@0; 3#1 claimed boss@0");
+  ASSERT_NE(create_of("boss/2"), 0);
+  // Not yet the next; then it is, and who is no candidate in line still waits.
+  ask(transfer_of(1, 2, "boss", create_of("boss/1"), 2));
+  EXPECT_EQ(settled(), "1#2 error FOREIGN_WAITERS");
+  world_.erase("boss/def");
+  world_.put("boss/ghi");
+  ask(transfer_of(1, 3, "boss", create_of("boss/1"), 3));
+  EXPECT_EQ(settled(), "1#3 error FOREIGN_WAITERS");
+  const v1::SessionRequest transfer = transfer_of(1, 4, "boss", create_of("boss/1"), 2);
+  ask(transfer);
+  EXPECT_EQ(settled(), fmt::format("1#4 released; 2 granted boss@{}", create_of("boss/2")));
+  ask(transfer);
+  EXPECT_EQ(settled(), "1#4 released");
+  EXPECT_NE(create_of("boss/ghi"), 0);
+}
+
+// Between the look and the entry the one named gives up.
+TEST_F(SessionElectionsTest, NoTransferToWhoLeftTheLine) {
+  for (const int64_t session : {1, 2}) open(session);
+  world_.put("boss/abc");
+  ask(campaign_of(1, 1, "boss", 0));
+  (void)settled();
+  world_.put("boss/def");
+  world_.erase("boss/abc");
+  (void)settled();
+  ask(campaign_of(2, 1, "boss", 0));
+  (void)settled();
+  world_.erase("boss/def");
+  const int64_t token = create_of("boss/1");
+  ask(cancel_of(2, 2, 1, "boss"));
+  ask(transfer_of(1, 2, "boss", token, 2));
+  EXPECT_EQ(settled(), "2#1 error CANCELLED; 2#2 cancelled; 1#2 error NO_CANDIDATE");
+  EXPECT_EQ(create_of("boss/1"), token);
 }
 
 TEST_F(SessionElectionsTest, TransferToACandidateAndToNobodyElse) {
