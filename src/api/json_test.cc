@@ -406,17 +406,32 @@ TEST_F(JsonTest, WhatHappensToASessionIsLines) {
   EXPECT_TRUE(events.says(R"("attached":{"ttl_ms":"10000"}}})")) << events.body;
   FakeHttp observe(cluster_, "/v1/election/observe", R"({"name":"e"})");
   EXPECT_TRUE(observe.body.starts_with(R"({"result":{"name":"e","mod_revision":"1","first":true}})")) << observe.body;
+  FakeHttp candidates(cluster_, "/v1/election/observe", R"({"name":"e","candidates":true})");
+  EXPECT_TRUE(candidates.says(R"("first":true,"candidates":{}})")) << candidates.body;
   FakeHttp campaign(cluster_, "/v1/election/campaign",
                     R"({"identity":)" + identity.substr(0, identity.size() - 1) +
                         R"(,"sequence":"1"},"campaign":{"name":"e","value":"djE="}})");
   EXPECT_EQ(campaign.status, 200) << campaign.body;
   EXPECT_EQ(observe.lines(), 2);
   EXPECT_TRUE(observe.says(R"("value":"djE=")")) << observe.body;
+  EXPECT_EQ(FakeHttp(cluster_, "/v1/session/open",
+                     R"({"session":"8","ttl_ms":"60000","description":"other",)"
+                     R"("secret":"MDEyMzQ1Njc4OWFiY2RlZg=="})")
+                .status,
+            200);
+  FakeHttp waits(cluster_, "/v1/election/campaign",
+                 R"({"identity":{"session":"8","incarnation":"1","secret":"MDEyMzQ1Njc4OWFiY2RlZg==","sequence":"1"},)"
+                 R"("campaign":{"name":"e","priority":3}})");
+  EXPECT_TRUE(
+      candidates.says(R"("candidates":{"best":[{"session":"8","description":"other","priority":3}],"waiting":"1"}}})"))
+      << candidates.body;
+  EXPECT_EQ(observe.lines(), 2);
   EXPECT_TRUE(events.says(R"("granted":{"name":"e","token":"2"})")) << events.body;
   cluster_.advance(11s);
   EXPECT_TRUE(events.over);
   EXPECT_TRUE(events.says(R"("ended":{"reason":"EXPIRED"})")) << events.body;
-  EXPECT_EQ(observe.lines(), 3) << "a vacancy";
+  EXPECT_EQ(waits.status, 200) << waits.body;
+  EXPECT_EQ(observe.lines(), 4) << "a vacancy, and who came after it";
   FakeHttp gone(cluster_, "/v1/session/events", identity);
   EXPECT_EQ(gone.status, 404);
   EXPECT_TRUE(gone.says(R"("details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"SESSION_EXPIRED")"))

@@ -130,6 +130,11 @@ std::vector<Candidate> Elections::candidates(const std::string& name, size_t cou
   return out;
 }
 
+size_t Elections::count(const std::string& name) const {
+  const auto found = names_.find(name);
+  return found == names_.end() ? 0 : found->second.candidates.size();
+}
+
 std::optional<Candidate> Elections::best(const keyspace::View& view, const std::string& name, SessionId except) const {
   const auto found = names_.find(name);
   if (found == names_.end()) return std::nullopt;

@@ -57,6 +57,7 @@ class Elections {
   [[nodiscard]] bool empty() const { return names_.empty(); }
   // In the order in which they would be elected, at most `count`.
   [[nodiscard]] std::vector<Candidate> candidates(const std::string& name, size_t count) const;
+  [[nodiscard]] size_t count(const std::string& name) const;
   // Who would be elected now, besides one, and has no claim.
   [[nodiscard]] std::optional<Candidate> best(const keyspace::View& view, const std::string& name,
                                               SessionId except = {}) const;

@@ -71,6 +71,20 @@ v1::Leadership leadership_of(const View& view, ByteView name) {
   return leadership;
 }
 
+v1::Candidates candidates_of(const View& view, const Elections& elections, const std::string& name) {
+  v1::Candidates out;
+  out.set_waiting(static_cast<int64_t>(elections.count(name)));
+  for (const Candidate& known : elections.candidates(name, kObservedCandidatesMax)) {
+    v1::Candidate& candidate = *out.add_best();
+    candidate.set_session(lease_of(known.session).value());
+    candidate.set_priority(known.priority);
+    if (const keyspace::Session* session = view.session(known.session)) {
+      candidate.set_description(session->description);
+    }
+  }
+  return out;
+}
+
 v1::LockClaim lock_claim_of(const View& view, const KeyValue& claim) {
   v1::LockClaim out;
   out.set_key(std::string(claim.key));

@@ -24,6 +24,8 @@ namespace conclave::layers {
 
 // How many of those that wait are told by name.
 inline constexpr size_t kListedWaitersMax = 100;
+// To observers, again and again.
+inline constexpr size_t kObservedCandidatesMax = 32;
 // Locks or elections of one answer, and sessions.
 inline constexpr uint32_t kListedNamesMax = 1000;
 inline constexpr uint32_t kListedNames = 100;  // where none is asked for
@@ -42,6 +44,9 @@ inline constexpr size_t kListedClaimsMax = 1000;
 [[nodiscard]] bool is_on_its_lease(const keyspace::KeyValue& claim);
 [[nodiscard]] v1::LockValidity validity_of(const keyspace::View& view, ByteView name, int64_t token);
 [[nodiscard]] v1::Leadership leadership_of(const keyspace::View& view, ByteView name);
+// Of the candidates that an election has; without values.
+[[nodiscard]] v1::Candidates candidates_of(const keyspace::View& view, const Elections& elections,
+                                           const std::string& name);
 [[nodiscard]] v1::LockClaim lock_claim_of(const keyspace::View& view, const keyspace::KeyValue& claim);
 
 // Who is in line for one name, the owner among them: the keys directly below it.

@@ -109,6 +109,7 @@ void Sessions::Impl::on_candidate_record(ByteView key) {
   std::string name;
   SessionId id;
   if (!decode_candidate_key(key, name, id)) return;
+  if (observed_.contains(name)) candidates_changed_.insert(name);
   const auto session = sessions_.find(id);
   if (session == sessions_.end()) return;
   // Its own withdrawal has been taken note of already.
@@ -233,7 +234,8 @@ void Sessions::Impl::observe(StreamId stream, const v1::SessionRequest& request)
                      .stream = stream,
                      .session = id,
                      .text = request.observe().name(),
-                     .seen = {request.observe().token(), request.observe().mod_revision()}}));
+                     .seen = {request.observe().token(), request.observe().mod_revision()},
+                     .candidates = request.observe().candidates()}));
 }
 
 void Sessions::Impl::begin_observing(const Pending& pending) {
@@ -242,13 +244,17 @@ void Sessions::Impl::begin_observing(const Pending& pending) {
   stream->second.observed.insert({pending.session, pending.text});
   Observed& observed = observed_[pending.text];
   observed.last = leadership_of(world_.view(), pending.text);
-  observed.observers.insert({pending.stream, pending.session});
+  observed.observers[{pending.stream, pending.session}] = pending.candidates;
   v1::SessionResponse out = response(pending.session, 0);
   *out.mutable_leadership() = observed.last;
   // What it saw last is still so: nothing was missed.
   const auto [token, mod_revision] = pending.seen;
   const bool same = token != 0 && token == observed.last.token() && mod_revision == observed.last.mod_revision();
   out.mutable_leadership()->set_first(true);
+  // While the index is built anew they follow.
+  if (pending.candidates && !elections_.is_rebuilding()) {
+    *out.mutable_leadership()->mutable_candidates() = candidates_of(world_.view(), elections_, pending.text);
+  }
   out.mutable_leadership()->set_skipped((token != 0 || mod_revision != 0) && !same);
   send(pending.stream, std::move(out));
 }
@@ -282,10 +288,27 @@ void Sessions::Impl::look_at_leaders(const std::set<std::string>& names, const s
     if (same && !twice.contains(name)) continue;
     observed.last = now;
     now.set_skipped(twice.contains(name));
-    for (const auto& [stream, session] : observed.observers) {
-      v1::SessionResponse out = response(session, 0);
+    for (const auto& [observer, with_candidates] : observed.observers) {
+      v1::SessionResponse out = response(observer.second, 0);
       *out.mutable_leadership() = now;
-      send(stream, std::move(out));
+      send(observer.first, std::move(out));
+    }
+  }
+}
+
+// Those of one turn at once: many campaign in one entry's wake, and each would be told to each observer.
+void Sessions::Impl::tell_candidates() {
+  if (candidates_changed_.empty() || elections_.is_rebuilding()) return;
+  for (const std::string& name : std::exchange(candidates_changed_, {})) {
+    const auto found = observed_.find(name);
+    if (found == observed_.end()) continue;
+    v1::Leadership now = found->second.last;
+    *now.mutable_candidates() = candidates_of(world_.view(), elections_, name);
+    for (const auto& [observer, with_candidates] : found->second.observers) {
+      if (!with_candidates) continue;
+      v1::SessionResponse out = response(observer.second, 0);
+      *out.mutable_leadership() = now;
+      send(observer.first, std::move(out));
     }
   }
 }
@@ -313,6 +336,7 @@ void Sessions::Impl::on_state_replaced(Instant) {
   for (const auto& [name, observed] : observed_) names.insert(name);
   look_at_leaders(names, names);
   elections_.begin_rebuild();
+  candidates_changed_ = std::move(names);
 }
 
 }  // namespace conclave::layers

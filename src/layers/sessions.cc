@@ -747,7 +747,7 @@ bool Sessions::Impl::has_work() const {
   if (!keep_alives_to_ask_.empty() && keep_alives_under_way_ < options_.keep_alives_under_way_max) return true;
   if (!world_.is_settled()) return false;
   return queue_.is_rechecking() || elections_.is_rebuilding() || elections_.has_decisions() || !unsettled_.empty() ||
-         !unsettled_attachments_.empty();
+         !unsettled_attachments_.empty() || !candidates_changed_.empty();
 }
 
 void Sessions::Impl::work(Instant now) {
@@ -760,6 +760,7 @@ void Sessions::Impl::work(Instant now) {
     take_decisions();
   }
   decide_elections();
+  tell_candidates();
 }
 
 void Sessions::Impl::run_settled(Instant now) {

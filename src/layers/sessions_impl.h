@@ -136,6 +136,7 @@ class Sessions::Impl {
     uint64_t incarnation = 0;
     v1::Place place;
     std::pair<int64_t, int64_t> seen;  // of an observer: token and revision of the leader it saw last
+    bool candidates = false;           // of an observer: it wants them
     bool lists = true;                 // of an attachment: all the session owns is told
   };
 
@@ -162,7 +163,7 @@ class Sessions::Impl {
   };
 
   struct Observed {
-    std::set<std::pair<StreamId, SessionId>> observers;
+    std::map<std::pair<StreamId, SessionId>, bool> observers;  // with candidates
     v1::Leadership last;
   };
 
@@ -243,6 +244,7 @@ class Sessions::Impl {
   void begin_observing(const Pending& pending);
   void stop_observing(StreamId stream, SessionId session, const std::string& name);
   void stop_observing(StreamId stream, SessionId session);
+  void tell_candidates();
   void look_at_leaders(const std::set<std::string>& names, const std::set<std::string>& twice);
   void decide_elections();
 
@@ -278,6 +280,7 @@ class Sessions::Impl {
 
   Elections elections_;
   std::map<std::string, Observed, std::less<>> observed_;
+  std::set<std::string> candidates_changed_;  // of names that are observed; told with the turn
 
   std::deque<std::pair<SessionId, uint64_t>> unsettled_;                // operations that wait for a state to look at
   std::deque<Pending> unsettled_attachments_;                           // and observers

@@ -845,6 +845,59 @@ TEST_F(SessionElectionsTest, ObserversSeeLeadersInOrderAndVacancies) {
   EXPECT_EQ(said_to(again), "0 leads boss@5 v2; 0 leads boss@5 v2 skipped");
 }
 
+TEST_F(SessionElectionsTest, ObserversSeeCandidatesOnRequest) {
+  for (const int64_t session : {1, 2, 3}) open(session);
+  v1::SessionRequest observe;
+  observe.mutable_observe()->set_name("boss");
+  const StreamId without = world_.sessions().open_stream();
+  ask_at(without, observe);
+  const StreamId watcher = world_.sessions().open_stream();
+  observe.mutable_observe()->set_candidates(true);
+  ask_at(watcher, observe);
+  world_.settle();
+  EXPECT_EQ(said_to(watcher), "0 leads boss@0 , 0 wait:");
+  EXPECT_EQ(said_to(without), "0 leads boss@0 ");
+  ask(campaign_of(1, 1, "boss", 0));
+  (void)settled();
+  EXPECT_EQ(said_to(watcher), "0 leads boss@2 v1; 0 leads boss@2 v1, 0 wait:");
+  EXPECT_EQ(said_to(without), "0 leads boss@2 v1");
+  ask(campaign_of(2, 1, "boss", 0));
+  (void)settled();
+  ask(campaign_of(3, 1, "boss", 7));
+  (void)settled();
+  ask(cancel_of(2, 2, 1, "boss"));
+  (void)settled();
+  EXPECT_EQ(said_to(watcher),
+            "0 leads boss@2 v1, 1 wait: 2(0); 0 leads boss@2 v1, 2 wait: 3(7) 2(0); "
+            "0 leads boss@2 v1, 1 wait: 3(7)");
+  EXPECT_EQ(said_to(without), "");
+  // Another state, whose candidates are read anew: those that stand are told.
+  world_.sessions().on_state_replaced(world_.now);
+  world_.settle();
+  EXPECT_EQ(said_to(watcher), "0 leads boss@2 v1 skipped; 0 leads boss@2 v1, 1 wait: 3(7)");
+}
+
+// No more are named than an answer has room for.
+TEST_F(SessionElectionsTest, ObserversSeeTheBestCandidates) {
+  open(1);
+  ask(campaign_of(1, 1, "boss", 0));
+  (void)settled();
+  for (int64_t session = 2; session < 42; ++session) {
+    open(session);
+    ask(campaign_of(session, 1, "boss", static_cast<int32_t>(session)));
+    (void)settled();
+  }
+  v1::SessionRequest observe;
+  observe.mutable_observe()->set_name("boss");
+  observe.mutable_observe()->set_candidates(true);
+  const StreamId watcher = world_.sessions().open_stream();
+  ask_at(watcher, observe);
+  world_.settle();
+  const std::string said = said_to(watcher);
+  EXPECT_TRUE(said.starts_with("0 leads boss@2 v1, 40 wait: 41(41) 40(40) ")) << said;
+  EXPECT_TRUE(said.ends_with(" 11(11) 10(10)")) << said;
+}
+
 // Two terms that end in one entry are two revisions: who led between them is not seen, and that is said.
 TEST_F(SessionElectionsTest, ObserversAreToldWhatTheyMissed) {
   v1::SessionRequest observe;

@@ -191,8 +191,14 @@ inline std::string describe(const v1::SessionResponse& response) {
     case What::kProclaimed:
       return out + fmt::format(" proclaimed {}", response.proclaimed().revision());
     case What::kLeadership:
-      return out + fmt::format(" leads {}@{} {}{}", response.leadership().name(), response.leadership().token(),
-                               response.leadership().value(), response.leadership().skipped() ? " skipped" : "");
+      out += fmt::format(" leads {}@{} {}{}", response.leadership().name(), response.leadership().token(),
+                         response.leadership().value(), response.leadership().skipped() ? " skipped" : "");
+      if (!response.leadership().has_candidates()) return out;
+      out += fmt::format(", {} wait:", response.leadership().candidates().waiting());
+      for (const v1::Candidate& candidate : response.leadership().candidates().best()) {
+        out += fmt::format(" {}({})", candidate.session(), candidate.priority());
+      }
+      return out;
     case What::WHAT_NOT_SET:
       return out + " nothing";
   }
