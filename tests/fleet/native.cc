@@ -26,6 +26,7 @@ constexpr auto kTtl = 5s;
 constexpr int kWrites = 4;
 constexpr auto kPause = 15ms;
 
+// Where it is gone, so is this, at once: the client's thread is in the middle of something.
 class Resource {
  public:
   Resource(const std::string& where, std::string id) : id_(std::move(id)) {
@@ -33,9 +34,9 @@ class Resource {
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<uint16_t>(std::stoul(where.substr(colon + 1))));
-    if (inet_pton(AF_INET, where.substr(0, colon).c_str(), &address.sin_addr) != 1) std::exit(64);
+    if (inet_pton(AF_INET, where.substr(0, colon).c_str(), &address.sin_addr) != 1) std::_Exit(64);
     socket_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) std::exit(1);
+    if (connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) std::_Exit(1);
   }
   Resource(const Resource&) = delete;
   Resource& operator=(const Resource&) = delete;
@@ -44,10 +45,10 @@ class Resource {
   // False where it refuses the token.
   bool ask(const std::string& what, int64_t token) {
     const std::string line = what + " " + std::to_string(token) + " " + id_ + "\n";
-    if (send(socket_, line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size())) std::exit(1);
+    if (send(socket_, line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size())) std::_Exit(1);
     std::string answer;
     for (char byte = 0; byte != '\n'; answer += byte) {
-      if (read(socket_, &byte, 1) != 1) std::exit(1);
+      if (read(socket_, &byte, 1) != 1) std::_Exit(1);
     }
     return answer == "ok\n";
   }
