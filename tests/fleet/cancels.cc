@@ -220,6 +220,7 @@ int run(const std::vector<std::string>& endpoints, uint64_t count, uint64_t seed
   const Instant began = clock.now();
   // What is left once every session that vanished has ended by its time; which a new leader may have begun anew.
   Instant gives_up_at = kNever;
+  Instant closed_at;
   const std::function<void()> look = [&] {
     etcdserverpb::RangeRequest range;
     range.set_key(std::string(kPrefix));
@@ -249,6 +250,7 @@ int run(const std::vector<std::string>& endpoints, uint64_t count, uint64_t seed
     for (const auto& client : clients) client->tick();
     if (!closing && counts.disturbances() >= count) {
       closing = true;
+      closed_at = loop.now();
       for (const auto& client : clients) client->close();
       looks_at = loop.now() + 4 * kTtl;
     }
@@ -268,10 +270,12 @@ int run(const std::vector<std::string>& endpoints, uint64_t count, uint64_t seed
     tick();
   });
   loop.run();
+  const auto in_seconds = [](Duration duration) { return std::chrono::duration<double>(duration).count(); };
   fmt::print(
-      "{} cancelled, {} timed out, {} vanished, {} held, {} other, in {:.1f} s; left over: {} keys, {} sessions\n",
-      counts.cancelled, counts.timed_out, counts.vanished, counts.held, counts.other,
-      std::chrono::duration<double>(clock.now() - began).count(), keys, sessions);
+      "{} cancelled, {} timed out, {} vanished, {} held, {} other, in {:.1f} s; left over {:.1f} s later: {} keys, {} "
+      "sessions\n",
+      counts.cancelled, counts.timed_out, counts.vanished, counts.held, counts.other, in_seconds(closed_at - began),
+      in_seconds(clock.now() - closed_at), keys, sessions);
   return keys == 0 && sessions == 0 && counts.held > 0 ? 0 : 1;
 }
 
