@@ -216,7 +216,7 @@ void NodeServer::work_disk() {
   if (disk_busy_ || dead_) return;
   for (node::StorageJob& job : std::exchange(inbox_, {})) storage_->add(std::move(job));
   if (!storage_->has_work()) {
-    plan_idle();
+    plan_idle(kQuiet);
     return;
   }
   std::vector<node::StorageResult> results;
@@ -251,10 +251,10 @@ void NodeServer::disk_done(std::vector<node::StorageResult> results) {
   plan_turn();
 }
 
-void NodeServer::plan_idle() {
+void NodeServer::plan_idle(Duration after) {
   if (idle_planned_) return;
   idle_planned_ = true;
-  world_.at_local(node_, now() + kQuiet, [this, works = works_] {
+  world_.at_local(node_, now() + after, [this, works = works_] {
     idle_planned_ = false;
     if (dead_ || disk_busy_) return;
     std::vector<node::StorageResult> results;
@@ -268,7 +268,11 @@ void NodeServer::plan_idle() {
     world_.after_disk(node_, [this, shared, again = *more] {
       disk_busy_ = false;
       disk_done(std::move(*shared));
-      if (again || storage_->wants_idle_mark()) plan_idle();
+      if (again || storage_->wants_idle_mark()) {
+        plan_idle(kQuiet);
+      } else if (storage_->waits_for_space()) {
+        plan_idle(kSpaceRetry);
+      }
     });
   });
 }

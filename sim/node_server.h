@@ -177,7 +177,7 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   [[nodiscard]] Instant next_deadline() const;
   void work_disk();
   void disk_done(std::vector<node::StorageResult> results);
-  void plan_idle();
+  void plan_idle(Duration after);
   void send_watches();
   void answer(node::Ticket ticket, const NodeAnswer& answer);
   node::Ticket ask(Request request);

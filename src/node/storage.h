@@ -181,6 +181,9 @@ class Storage {
   // there is to tell. True if there is more to do at once.
   [[nodiscard]] Result<bool> idle(bool quiet, std::vector<StorageResult>& results);
   [[nodiscard]] bool wants_idle_mark() const { return log_->wants_idle_mark(); }
+  // The disk is full, which idle() has told: it is to be called again and again, to see that there is space. Nothing
+  // else may come of itself: what a leader refuses for want of space is no work here.
+  [[nodiscard]] bool waits_for_space() const { return log_->full(); }
 
   [[nodiscard]] wal::Space space() const { return log_->space(); }
   // These two may be read by other threads.

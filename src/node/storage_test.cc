@@ -12,52 +12,13 @@
 #include "env/posix/clock.h"
 #include "env/posix/disk.h"
 #include "keyspace/command.h"
+#include "node/testing/watched_disk.h"
 
 namespace conclave::node {
 namespace {
 
 constexpr GroupId kGroup{1};
 constexpr ClusterId kCluster{7};
-
-// Counts what is read, and can be full.
-class WatchedDisk final : public env::Disk {
- public:
-  explicit WatchedDisk(env::Disk& disk) : disk_(disk) {}
-  uint64_t bytes_read = 0;
-  bool full = false;
-
-  Result<std::unique_ptr<env::File>> open(std::string_view path, env::OpenOptions options) override {
-    ASSIGN_OR_RETURN(auto file, disk_.open(path, options));
-    return std::make_unique<File>(std::move(file), bytes_read);
-  }
-  Status rename(std::string_view from, std::string_view to) override { return disk_.rename(from, to); }
-  Status remove(std::string_view path) override { return disk_.remove(path); }
-  Status create_directory(std::string_view path) override { return disk_.create_directory(path); }
-  Status sync_directory(std::string_view path) override { return disk_.sync_directory(path); }
-  Result<std::vector<std::string>> list(std::string_view path) override { return disk_.list(path); }
-  Result<std::unique_ptr<env::DirectoryLock>> lock() override { return disk_.lock(); }
-  Result<uint64_t> free_bytes() override { return full ? Result<uint64_t>(0) : disk_.free_bytes(); }
-
- private:
-  class File final : public env::File {
-   public:
-    File(std::unique_ptr<env::File> file, uint64_t& bytes_read) : file_(std::move(file)), bytes_read_(bytes_read) {}
-    Status read(uint64_t offset, std::span<char> into) override {
-      bytes_read_ += into.size();
-      return file_->read(offset, into);
-    }
-    Status write(uint64_t offset, ByteView bytes) override { return file_->write(offset, bytes); }
-    Status write_durable(uint64_t offset, ByteView bytes) override { return file_->write_durable(offset, bytes); }
-    Status sync() override { return file_->sync(); }
-    Result<uint64_t> size() override { return file_->size(); }
-    Status resize(uint64_t bytes) override { return file_->resize(bytes); }
-
-   private:
-    std::unique_ptr<env::File> file_;
-    uint64_t& bytes_read_;
-  };
-  env::Disk& disk_;
-};
 
 Entry command(uint64_t index, uint64_t term, size_t bytes = 20) {
   return {.index = LogIndex(index),
@@ -70,7 +31,7 @@ Entry command(uint64_t index, uint64_t term, size_t bytes = 20) {
 class Server {
  public:
   explicit Server(uint64_t id) : id_(id) {
-    std::string pattern = testing::TempDir() + "conclave-storage-XXXXXX";
+    std::string pattern = ::testing::TempDir() + "conclave-storage-XXXXXX";
     EXPECT_NE(mkdtemp(pattern.data()), nullptr);
     path_ = pattern;
     posix_ = env::PosixDisk::open_directory(path_).value();
@@ -161,7 +122,7 @@ class Server {
   }
   std::string file(const std::string& name) const { return path_ + "/" + name; }
 
-  std::optional<WatchedDisk> disk;
+  std::optional<testing::WatchedDisk> disk;
   std::unique_ptr<Storage> storage;
   std::optional<FoundReplica> found;
   wal::Recovery recovery;
@@ -277,7 +238,7 @@ TEST(Storage, AHoleBelowASnapshotThatTheLogDoesNotReachStaysAHole) {
 }
 
 // While anything of a snapshot is done, each call does all writes that wait, and reads little.
-class Pieces : public testing::Test {
+class Pieces : public ::testing::Test {
  protected:
   static constexpr uint64_t kValues = 6000;
   static constexpr uint64_t kReadMax = uint64_t{3} << 19;  // a piece, and the block begun
@@ -429,6 +390,7 @@ TEST(Storage, AFullDiskIsToldAndItsReserveTakesWhatMayUseIt) {
   EXPECT_TRUE(server.storage->space_gauge().full());
   EXPECT_EQ(server.storage->space().spare_segments, 2U) << "the reserve";
   ASSERT_TRUE(server.storage->has_work()) << "waits for space";
+  EXPECT_TRUE(server.storage->waits_for_space());
   EXPECT_TRUE(server.work().empty()) << "and is told once";
   server.storage->add(UseReserveJob{.group = GroupId(9)});
   EXPECT_TRUE(server.work().empty()) << "another group's";
@@ -442,6 +404,7 @@ TEST(Storage, AFullDiskIsToldAndItsReserveTakesWhatMayUseIt) {
   }
   EXPECT_EQ(full_in(results), false);
   EXPECT_FALSE(server.storage->space_gauge().full());
+  EXPECT_FALSE(server.storage->waits_for_space());
 }
 
 }  // namespace

@@ -320,7 +320,10 @@ Status Log::prepare_whole() {
 
 Result<bool> Log::maintain() {
   if (failed_) return fail(ErrorCode::kIo, "the log has failed before and takes nothing more: {}", failure_);
-  if (spares_.size() > options_.reserve_segments) return false;
+  if (spares_.size() > options_.reserve_segments) {
+    full_ = false;
+    return false;
+  }
   RETURN_IF_ERROR(settle(release_now()));
   if (spares_.size() > options_.reserve_segments) return false;
   if (Status stepped = settle(prepare_step(kPrepareStepBytes)); !stepped) {
