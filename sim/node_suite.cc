@@ -198,6 +198,7 @@ void add_node_suite() {
   suite.rare_marks = {"change_queue_full",
                       "change_passed_by",
                       "leader_disk_full",
+                      "leader_disk_full_again",
                       // Of sessions and of long leases, which there are none of here (suite primitives, node_test).
                       "lingering_end_again",
                       "long_lease_renewed",

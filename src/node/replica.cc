@@ -20,6 +20,8 @@ constexpr Duration kRequestCheck = std::chrono::milliseconds(100);
 constexpr Duration kCommitMark = std::chrono::milliseconds(100);
 // History grows for minutes before it is due.
 constexpr Duration kHistoryCheck = std::chrono::seconds(1);
+// Election timeouts from one try of a leader without space to hand over to the next.
+constexpr int kHandOverEvery = 10;
 // Ends of leases that consensus did not take are proposed again after this: while it hands over, it takes none.
 constexpr Duration kExpiryRetry = std::chrono::milliseconds(10);
 // Ends of sessions with delayed locks in one turn, each some ten microseconds; and when the next are looked at.
@@ -148,6 +150,7 @@ void Replica::flush(Instant now) {
   compact_history(now);
   raise_feature_level(now);
   tell_applied(now);
+  hand_over(now);
   // Alone in its cluster a leader commits in the very turn.
   apply_committed(now);
   look_again(now);
@@ -166,6 +169,7 @@ Instant Replica::next_deadline() const {
   }
   if (leads()) deadline = std::min(deadline, history_checked_at_ + kHistoryCheck);
   if (tells_applied()) deadline = std::min(deadline, applied_told_at_ + kAppliedToldEvery);
+  if (disk_full_ && leads()) deadline = std::min(deadline, hand_over_at_);
   if (!writes_.empty() || reads_pending_ + keep_alives_pending_ > 0) {
     deadline = std::min(deadline, requests_checked_at_ + kRequestCheck);
   }
@@ -217,7 +221,11 @@ void Replica::take_output(Instant now) {
   for (const raft::ReadResult& read : output_.reads) on_round(now, read);
   if (output_.role_changed) {
     if (!leads()) follow_leases();
-    if (leads() && disk_full_) world_.store(UseReserveJob{.group = options_.raft.group});
+    if (leads() && disk_full_) {
+      world_.store(UseReserveJob{.group = options_.raft.group});
+      hand_over_at_ = now + kHandOverEvery * options_.raft.election_timeout;
+      handed_to_ = options_.raft.self;
+    }
     // Reads and keep-alives that wait for a leader may go now.
     if (raft_.status().leader.is_set() && retry_rounds_at_ != kNever) retry_rounds_at_ = now;
     clients_->on_role_changed(raft_.status());
@@ -497,7 +505,28 @@ void Replica::on(Instant now, const SpaceChanged& result) {
   if (!disk_full_ || !leads()) return;
   REACHED(leader_disk_full);
   world_.store(UseReserveJob{.group = options_.raft.group});
+  hand_over_at_ = now + kHandOverEvery * options_.raft.election_timeout;
+  handed_to_ = options_.raft.self;
   step(now, raft::Transfer{});
+}
+
+// Again and again: whom it was handed to may not have been there, or have no space either, and the cluster takes no
+// writes meanwhile. One voter after the other, so that among several without space the one that has some is found. Not
+// often: where nobody has, each that leads does the same.
+void Replica::hand_over(Instant now) {
+  if (!disk_full_ || !leads() || now < hand_over_at_) return;
+  REACHED(leader_disk_full_again);
+  hand_over_at_ = now + kHandOverEvery * options_.raft.election_timeout;
+  std::vector<NodeId> others;  // in order of their ids, beginning behind the last
+  for (const Member& member : raft_.membership().members()) {
+    if (member.role == MemberRole::kVoter && member.id != options_.raft.self) others.push_back(member.id);
+  }
+  std::rotate(others.begin(), std::upper_bound(others.begin(), others.end(), handed_to_), others.end());
+  for (const NodeId other : others) {
+    if (transfer(now, other) != raft::Refusal::kNone) continue;  // it was not heard of
+    handed_to_ = other;
+    return;
+  }
 }
 
 // ---- Comparing states ----

@@ -470,6 +470,31 @@ TEST(ReplicaTest, ALeaderWhoseDiskIsFullHandsOver) {
   EXPECT_EQ(group.kind(put), "applied");
 }
 
+// Whom it was handed to was not there, or found no space either when it led: somebody has, and is found.
+TEST(ReplicaTest, ALeaderWhoseDiskIsFullHandsOverUntilSomebodyHasSpace) {
+  Group group(3);
+  const uint64_t full = group.elect();
+  const uint64_t spacious = full == 3 ? 2 : 3;
+  for (uint64_t id = 1; id <= 3; ++id) {
+    if (id != full && id != spacious) group.replica(id).on_storage(group.now, SpaceChanged{.full = true});
+  }
+  group.lose = [](uint64_t, uint64_t, const std::string& frame) { return is_timeout_now(frame); };
+  group.replica(full).on_storage(group.now, SpaceChanged{.full = true});
+  group.advance(seconds(3));
+  ASSERT_EQ(group.leader(), full);
+  const Ticket refused = group.put(full, "a");
+  group.advance(milliseconds(100));
+  EXPECT_EQ(group.kind(refused), "refused");
+  group.lose = nullptr;
+  for (int i = 0; i < 10 && group.leader() != spacious; ++i) group.advance(seconds(5));
+  ASSERT_EQ(group.leader(), spacious);
+  const Ticket put = group.put(full, "a");
+  group.advance(milliseconds(100));
+  EXPECT_EQ(group.kind(put), "applied");
+  group.advance(seconds(60));
+  EXPECT_EQ(group.leader(), spacious) << "it stays";
+}
+
 TEST(ReplicaTest, TheLeaderHasOldHistoryCompacted) {
   ReplicaOptions options;
   options.history.age_max = seconds(64);
