@@ -36,6 +36,9 @@ std::string encode(const ClaimRecord& record) {
   writer.fixed(static_cast<uint8_t>(record.kind));
   writer.varint(record.lock_delay_ms);
   writer.sized(record.note);
+  if (record.since == LogIndex()) return out;
+  writer.varint(zigzag(record.priority));
+  writer.varint(record.since.value());
   return out;
 }
 
@@ -45,9 +48,16 @@ bool decode(ByteView bytes, ClaimRecord& out) {
   const uint8_t kind = reader.fixed<uint8_t>();
   const uint64_t delay = reader.varint();
   out.note = std::string(reader.sized());
-  if (!reader.finished() || kind > static_cast<uint8_t>(ClaimKind::kElection) || delay > kLockDelayMsMax) return false;
+  const bool was_candidate = reader.ok() && !reader.finished();
+  const uint64_t priority = was_candidate ? reader.varint() : 0;
+  out.since = LogIndex(was_candidate ? reader.varint() : 0);
+  if (!reader.finished() || kind > static_cast<uint8_t>(ClaimKind::kElection) || delay > kLockDelayMsMax ||
+      priority > UINT32_MAX) {
+    return false;
+  }
   out.kind = static_cast<ClaimKind>(kind);
   out.lock_delay_ms = static_cast<uint32_t>(delay);
+  out.priority = unzigzag(priority);
   return true;
 }
 
@@ -72,6 +82,7 @@ std::string encode(const CandidateRecord& record) {
   ByteWriter writer(out);
   writer.varint(zigzag(record.priority));
   writer.sized(record.value);
+  if (record.since != LogIndex()) writer.varint(record.since.value());
   return out;
 }
 
@@ -80,6 +91,7 @@ bool decode(ByteView bytes, CandidateRecord& out) {
   if (!read_version(reader)) return false;
   const uint64_t priority = reader.varint();
   out.value = std::string(reader.sized());
+  out.since = LogIndex(reader.ok() && !reader.finished() ? reader.varint() : 0);
   if (!reader.finished() || priority > UINT32_MAX) return false;
   out.priority = unzigzag(priority);
   return true;

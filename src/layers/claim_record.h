@@ -28,6 +28,9 @@ struct ClaimRecord {
   ClaimKind kind = ClaimKind::kLock;
   uint32_t lock_delay_ms = 0;
   std::string note;
+  // Of a candidate that was bound or elected: what it goes back to the candidates with.
+  int32_t priority = 0;
+  LogIndex since;
   friend bool operator==(const ClaimRecord&, const ClaimRecord&) = default;
 };
 inline constexpr std::string_view kClaimRecords = "claim/";
@@ -38,6 +41,7 @@ inline constexpr std::string_view kClaimRecords = "claim/";
 struct CandidateRecord {
   int32_t priority = 0;
   std::string value;
+  LogIndex since;  // of one that was bound meanwhile: the entry of its campaign; zero: the one that wrote this
   friend bool operator==(const CandidateRecord&, const CandidateRecord&) = default;
 };
 inline constexpr std::string_view kCandidateRecords = "candidate/";

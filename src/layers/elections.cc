@@ -16,6 +16,27 @@ constexpr int64_t kClaimsLookedAt = 256;
 // Candidates passed over since a key of theirs stands where their claim would.
 constexpr size_t kCandidatesPassedMax = 64;
 
+// Appends what makes a candidate again of the one that is bound: while it waits, and nobody came since the look.
+void add_return(CommandBuilder& command, const keyspace::View& view, const std::string& name, const Line& line) {
+  const std::string prefix = claim_prefix(name);
+  const std::string key(line.bound->key);
+  const LeaseId lease = line.bound->lease;
+  const std::string record_key = claim_record_key(key);
+  ClaimRecord was;
+  const keyspace::Record* record = view.record(record_key);
+  // One that an older build wrote does not say what it was.
+  if (record == nullptr || !decode(record->value, was)) was = {};
+  command.if_created(line.owner->key, line.owner->create)
+      .if_created(key, line.bound->create)
+      .if_none_created_after(prefix, claim_prefix_end(prefix), view.revision())
+      .erase(key)
+      .erase_record(record_key)
+      .put_record(candidate_record_key(name, session_of(lease)),
+                  encode(CandidateRecord{
+                      .priority = was.priority, .value = std::string(line.bound->value), .since = was.since}),
+                  lease);
+}
+
 }  // namespace
 
 Line line_of(const keyspace::View& view, ByteView name) {
@@ -42,11 +63,20 @@ Line line_of(const keyspace::View& view, ByteView name) {
     const ByteView claim_key = key.substr(kClaimRecords.size());
     if (!is_child(prefix, claim_key) || !view.get(claim_key)) return true;
     ++of_sessions;
-    if (line.owner && line.owner->key != claim_key) line.session_waits = true;
+    if (line.owner && line.owner->key != claim_key) line.bound = view.get(claim_key);
     return true;
   });
   line.foreign = line.claims > of_sessions;
   return line;
+}
+
+std::optional<Candidate> candidate_of(SessionId session, const keyspace::Record& record) {
+  CandidateRecord decoded;
+  if (!decode(record.value, decoded)) return std::nullopt;
+  return Candidate{.priority = decoded.priority,
+                   .since = decoded.since == LogIndex() ? record.written_at : decoded.since,
+                   .session = session,
+                   .record_at = record.written_at};
 }
 
 void add_election(CommandBuilder& command, const keyspace::View& view, const std::string& name,
@@ -58,10 +88,13 @@ void add_election(CommandBuilder& command, const keyspace::View& view, const std
   const keyspace::Record* found = view.record(record_key);
   // A record that cannot be read elects with an empty value; its guard stands all the same.
   if (found == nullptr || !decode(found->value, record)) record = {};
-  command.if_record_at(record_key, candidate.since)
+  command.if_record_at(record_key, candidate.record_at)
       .if_created(key, Revision())
       .put(key, record.value, lease)
-      .put_record(claim_record_key(key), encode(ClaimRecord{.kind = ClaimKind::kElection}), lease)
+      .put_record(
+          claim_record_key(key),
+          encode(ClaimRecord{.kind = ClaimKind::kElection, .priority = candidate.priority, .since = candidate.since}),
+          lease)
       .erase_record(record_key);
 }
 
@@ -97,12 +130,10 @@ void Elections::on_record(const keyspace::View& view, ByteView key) {
   SessionId session;
   if (!decode_candidate_key(key, name, session)) return;
   remove(name, session);
-  CandidateRecord record;
   const keyspace::Record* found = view.record(key);
-  if (found != nullptr && decode(found->value, record)) {
-    const Candidate candidate{.priority = record.priority, .since = found->written_at, .session = session};
-    names_[name].candidates.insert(candidate);
-    known_[{name, session}] = candidate;
+  if (const auto candidate = found == nullptr ? std::nullopt : candidate_of(session, *found)) {
+    names_[name].candidates.insert(*candidate);
+    known_[{name, session}] = *candidate;
   }
   on_claims_changed(name);
 }
@@ -187,12 +218,16 @@ std::optional<std::string> Elections::command_for(const keyspace::View& view, co
   if (!line.owner) {
     const std::string prefix = claim_prefix(name);
     command.if_none_created_after(prefix, claim_prefix_end(prefix), view.revision());
-  } else if (!line.foreign || line.session_waits) {
-    return std::nullopt;
-  } else {
+    add_election(command, view, name, *candidate);
+  } else if (line.foreign && !line.bound) {
     REACHED(candidate_bound_behind_others);
+    add_election(command, view, name, *candidate);
+  } else if (!line.foreign && line.bound) {
+    REACHED(candidate_is_bound_no_more);
+    add_return(command, view, name, line);
+  } else {
+    return std::nullopt;
   }
-  add_election(command, view, name, *candidate);
   return command.build();
 }
 

@@ -5,7 +5,8 @@
 //
 // The rule. Nobody stands in line: the best candidate, by priority and then by age, gets its claim, guarded by that
 // nobody came meanwhile. Somebody else's claim stands, and no claim of a session waits: the best gets its claim at the
-// tail, and is bound to it. Otherwise all wait.
+// tail, and is bound to it; it goes back to the candidates, as what it was, once nobody else's claim stands. Otherwise
+// all wait.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +26,9 @@ class CommandBuilder;
 
 struct Candidate {
   int32_t priority = 0;
-  LogIndex since;  // the entry that wrote its record
+  LogIndex since;  // the entry of its campaign
   SessionId session;
+  LogIndex record_at;  // the entry that wrote its record: a later one, if it was bound meanwhile
   // The best first.
   friend bool operator<(const Candidate& a, const Candidate& b) {
     if (a.priority != b.priority) return a.priority > b.priority;
@@ -35,12 +37,15 @@ struct Candidate {
   }
 };
 
+// As its record says; nothing where that cannot be read.
+[[nodiscard]] std::optional<Candidate> candidate_of(SessionId session, const keyspace::Record& record);
+
 // Who stands in line for a name.
 struct Line {
   std::optional<keyspace::KeyValue> owner;  // the oldest
   std::optional<keyspace::KeyValue> next;   // who owns after it; not known where very many stand
   bool foreign = false;                     // somebody's who is no session's candidate, the owner or behind it
-  bool session_waits = false;               // a session's candidate, behind the owner
+  std::optional<keyspace::KeyValue> bound;  // a session's candidate, behind the owner
   int64_t claims = 0;
 };
 [[nodiscard]] Line line_of(const keyspace::View& view, ByteView name);

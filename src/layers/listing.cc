@@ -156,10 +156,11 @@ bool CandidateScan::step(const View& view, size_t records_max) {
     from_.assign(key).push_back('\0');
     std::string name;
     SessionId session;
-    CandidateRecord candidate;
-    if (!decode_candidate_key(key, name, session) || !decode(record.value, candidate)) return true;
+    if (!decode_candidate_key(key, name, session)) return true;
+    const std::optional<Candidate> candidate = candidate_of(session, record);
+    if (!candidate) return true;
     ++count_;
-    best_.insert({.priority = candidate.priority, .since = record.written_at, .session = session});
+    best_.insert(*candidate);
     keep_first(best_, kListedWaitersMax);
     return true;
   });

@@ -122,9 +122,14 @@ void Sessions::Impl::take_decisions() {
     ASSERT(waiter != waiters_.end());
     const auto [id, name] = waiter->second;
     Session& session = sessions_.at(id);
+    Claim& claim = session.claims.at(name);
     if (decision.outcome == ClaimQueue::Outcome::kGranted) {
-      session.claims.at(name).granted = true;
+      claim.granted = true;
       tell_granted(id, session, name);
+    } else if (!claim.granted && claim.kind == ClaimKind::kElection &&
+               world_.view().record(candidate_record_key(name, id)) != nullptr) {
+      REACHED(session_candidate_again);
+      track(id, session, name, ClaimKind::kElection, {}, claim.operation);
     } else {
       tell_lost(id, session, name);
     }

@@ -418,9 +418,8 @@ void Sessions::Impl::delete_claims(SessionId id, uint64_t sequence, Operation& o
   for (const std::string& name : operation.names) {
     const std::string key = claim_key(name, lease_of(id));
     erase_claim(command, world_.view(), key);
-    // A candidate may be elected while this is under way: then it is the key that goes.
-    const std::string candidate = candidate_record_key(name, id);
-    if (world_.view().record(candidate) != nullptr) command.erase_record(candidate);
+    // A candidate may be bound or elected while this is under way, or become one again: either goes.
+    command.erase_record(candidate_record_key(name, id));
   }
   write(id, sequence, operation, Operation::Stage::kCancel, command);
 }
@@ -481,10 +480,7 @@ void Sessions::Impl::run_resign(Instant now, SessionId id, uint64_t sequence, Op
     std::optional<Candidate> next;
     if (transfers) {
       const keyspace::Record* candidate = view.record(candidate_record_key(name, to));
-      CandidateRecord decoded;
-      if (candidate != nullptr && decode(candidate->value, decoded)) {
-        next = Candidate{.priority = decoded.priority, .since = candidate->written_at, .session = to};
-      }
+      if (candidate != nullptr) next = candidate_of(to, *candidate);
     } else if (operation.attempts < kAttemptsMax) {
       next = elections_.best(view, name, id);
     }
@@ -782,7 +778,12 @@ void Sessions::Impl::withdraw_claims(Instant now, SessionId id, uint64_t sequenc
       withdrawal.is_void = true;
       continue;
     }
-    withdrawal.names.emplace_back(name, claim == session.claims.end() ? Revision() : claim->second.token);
+    if (claim == session.claims.end()) {
+      withdrawal.names.push_back({.name = name});
+    } else {
+      withdrawal.names.push_back(
+          {.name = name, .token = claim->second.token, .may_be_record = claim->second.kind == ClaimKind::kElection});
+    }
     forget_claim(session, name);
   }
   waits_.erase({at->second.deadline, {id, sequence}});
@@ -818,7 +819,7 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
   }
   std::vector<std::pair<std::string, keyspace::KeyValue>> standing;  // by name
   std::optional<keyspace::KeyValue> before;
-  for (const auto& [name, token] : withdrawal.names) {
+  for (const auto& [name, token, may_be_record] : withdrawal.names) {
     const std::string key = claim_key(name, lease_of(id));
     const std::optional<keyspace::KeyValue> own = view.get(key);
     if (own && own->lease == lease_of(id) && (token == Revision() || own->create == token)) {
@@ -829,7 +830,7 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
     }
     const std::string candidate = candidate_record_key(name, id);
     const keyspace::Record* record = view.record(candidate);
-    if (record == nullptr || token != Revision()) continue;
+    if (record == nullptr || !may_be_record) continue;
     write(CommandBuilder().if_record_at(candidate, record->written_at).erase_record(candidate),
           {.kind = CommandKind::kInternal});
     return;

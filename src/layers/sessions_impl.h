@@ -150,8 +150,12 @@ class Sessions::Impl {
   // Claims of a session are to be gone, whoever asked for it: asked again until they are.
   struct Withdrawal {
     SessionId session;
-    // And their tokens; zero: a candidate, or not known.
-    std::vector<std::pair<std::string, Revision>> names;
+    struct Name {
+      std::string name;
+      Revision token;             // zero: a candidate's, or not known
+      bool may_be_record = true;  // what stands may be a candidate's record
+    };
+    std::vector<Name> names;
     uint64_t unknown_sequence = 0;  // to be marked first: it may happen yet
     // Some of it was lost while the rest waited: it never was granted as a whole, and will not be.
     bool is_void = false;

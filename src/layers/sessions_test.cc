@@ -750,6 +750,74 @@ TEST_F(SessionElectionsTest, TransferToWhoIsBoundAndNext) {
   EXPECT_NE(create_of("boss/ghi"), 0);
 }
 
+// Who was bound is a candidate again, as what it was, once nobody of the recipe stands in line: a better one is elected
+// before it, and one of the same priority that came later is not.
+TEST_F(SessionElectionsTest, WhoIsBoundGoesBackToTheCandidates) {
+  for (const int64_t session : {1, 2, 3, 4, 5}) open(session);
+  ask(campaign_of(1, 1, "boss", 0));
+  EXPECT_EQ(settled(), "1#1 claimed boss@0; 1 granted boss@2");
+  world_.put("boss/abc");
+  ask(campaign_of(2, 1, "boss", 5));
+  EXPECT_EQ(settled(), "2#1 claimed boss@0");
+  const int64_t bound = create_of("boss/2");
+  ASSERT_NE(bound, 0);
+  ask(campaign_of(3, 1, "boss", 5));
+  ask(campaign_of(4, 1, "boss", 9));
+  EXPECT_EQ(settled(), "3#1 claimed boss@0; 4#1 claimed boss@0");
+  // It stands in line for whoever asks.
+  ask(campaign_of(2, 1, "boss", 5));
+  EXPECT_EQ(settled(), fmt::format("2#1 claimed boss@{}", bound));
+  world_.erase("boss/abc");
+  EXPECT_EQ(settled(), "");  // nothing was lost
+  EXPECT_EQ(create_of("boss/2"), 0);
+  ask(resign_of(1, 2, "boss", 2));
+  EXPECT_EQ(settled(), "1#2 released; 4 granted boss@7");
+  EXPECT_EQ(world_.view().get("boss/4")->value, "v4");
+  ask(resign_of(4, 2, "boss", create_of("boss/4")));
+  EXPECT_EQ(settled(), "4#2 released; 2 granted boss@8");
+  EXPECT_GT(create_of("boss/2"), bound);
+  EXPECT_EQ(world_.view().get("boss/2")->value, "v2");
+  // Bound again, in its second term: nobody is taken out of it.
+  ask(campaign_of(5, 1, "boss", 9));
+  world_.put("boss/def");
+  world_.erase("boss/def");
+  EXPECT_EQ(settled(), "5#1 claimed boss@0");
+  EXPECT_NE(create_of("boss/2"), 0);
+  ask(transfer_of(2, 2, "boss", create_of("boss/2"), 3));
+  EXPECT_EQ(settled(), "2#2 released; 3 granted boss@13");
+}
+
+// Its candidacy is taken back while it is on its way from the line to the candidates, and the other way round.
+TEST_F(SessionElectionsTest, WhoIsBoundIsCancelledInEitherState) {
+  for (const bool becomes_bound : {true, false}) {
+    SCOPED_TRACE(becomes_bound);
+    const int64_t first = becomes_bound ? 1 : 4;
+    for (int64_t session = first; session < first + 3; ++session) open(session);
+    const std::string name = becomes_bound ? "in" : "out";
+    ask(campaign_of(first, 1, name, 0));
+    (void)settled();
+    ask(campaign_of(first + 1, 1, name, 0));
+    if (!becomes_bound) {
+      world_.put(name + "/abc");
+      (void)settled();
+      ask(campaign_of(first + 2, 1, name, 0));  // without another nobody need go back
+      (void)settled();
+      ASSERT_NE(create_of(name + "/" + std::to_string(first + 1)), 0);
+      world_.erase(name + "/abc");
+    } else {
+      (void)settled();
+      world_.put(name + "/abc");
+    }
+    // The leader's command and the cancel's are under way at once, the leader's first.
+    world_.sessions().work(world_.now);
+    ask(cancel_of(first + 1, 2, 1, name));
+    ASSERT_EQ(world_.writes_waiting(), 2U);
+    EXPECT_EQ(settled(), fmt::format("{0}#1 error CANCELLED; {0}#2 cancelled", first + 1));
+    EXPECT_EQ(create_of(name + "/" + std::to_string(first + 1)), 0);
+    EXPECT_EQ(world_.view().record(candidate_record_key(name, SessionId(static_cast<uint64_t>(first + 1)))), nullptr);
+  }
+}
+
 // Between the look and the entry the one named gives up.
 TEST_F(SessionElectionsTest, NoTransferToWhoLeftTheLine) {
   for (const int64_t session : {1, 2}) open(session);
