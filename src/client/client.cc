@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "client/io.h"
 #include "client/session_handle.h"
+#include "client/unary.h"
 #include "conclave/v1/election.pb.h"
 #include "conclave/v1/lock.pb.h"
 #include "env/posix/clock.h"
@@ -41,24 +42,6 @@ bool pause(const std::stop_token& stop, std::chrono::milliseconds length) {
   std::unique_lock lock(mutex);
   (void)over.wait_for(lock, stop, length, [] { return false; });
   return !stop.stop_requested();
-}
-
-// A read, and its answer as a message.
-template <class Response, class Request>
-std::expected<Response, Error> read(Io& io, std::string_view path, const Request& request) {
-  auto answer =
-      io.ask<std::string>([path, bytes = request.SerializeAsString()](Io& on, Promise<std::string> promise) mutable {
-        on.calls().call(path, std::move(bytes), Calls::Repeat::kHarmless, on.request_timeout(),
-                        [promise = std::move(promise)](std::expected<std::string, Error> got) mutable {
-                          promise.give(std::move(got));
-                        });
-      });
-  if (!answer) return std::unexpected(std::move(answer).error());
-  Response response;
-  if (!response.ParseFromString(*answer)) {
-    return std::unexpected(Error{ErrorKind::kNotApplied, "UNREADABLE", "an answer that cannot be read"});
-  }
-  return response;
 }
 
 }  // namespace
@@ -156,17 +139,21 @@ std::expected<void, Error> Client::elect(const std::string& name, const std::str
 std::expected<Leader, Error> Client::leader(const std::string& name) {
   v1::GetLeader request;
   request.set_name(name);
-  auto leadership = read<v1::Leadership>(*io_, "/conclave.v1.Elections/Leader", request);
+  auto leadership = ask_unary<v1::Leadership>(*io_, "/conclave.v1.Elections/Leader", request, Calls::Repeat::kHarmless);
   if (!leadership) return std::unexpected(std::move(leadership).error());
-  return Leader{
-      .name = name, .token = leadership->token(), .value = leadership->value(), .revision = leadership->mod_revision()};
+  return Leader{.name = name,
+                .token = leadership->token(),
+                .value = leadership->value(),
+                .lease = leadership->lease(),
+                .revision = leadership->mod_revision()};
 }
 
 std::expected<bool, Error> Client::owns(const std::string& name, int64_t token) {
   v1::ValidateLock request;
   request.set_name(name);
   request.set_token(token);
-  const auto validity = read<v1::LockValidity>(*io_, "/conclave.v1.Locks/Validate", request);
+  const auto validity =
+      ask_unary<v1::LockValidity>(*io_, "/conclave.v1.Locks/Validate", request, Calls::Repeat::kHarmless);
   if (!validity) return std::unexpected(validity.error());
   return validity->valid();
 }

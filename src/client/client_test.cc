@@ -3,61 +3,17 @@
 
 #include <gtest/gtest.h>
 
-#include <condition_variable>
 #include <future>
-#include <mutex>
 #include <thread>
 
 #include "client/testing/fake_cluster.h"
+#include "client/testing/told.h"
 #include "etcd/rpc.pb.h"
 
 namespace conclave::client {
 namespace {
 
 using namespace std::chrono_literals;
-
-constexpr auto kLimit = 20s;
-
-// What callbacks told, and a wait for more of it.
-template <class T>
-class Told {
- public:
-  void add(T value) {
-    const std::lock_guard lock(mutex_);
-    all_.push_back(std::move(value));
-    more_.notify_all();
-  }
-  [[nodiscard]] bool wait(const std::function<bool(const std::vector<T>&)>& enough) {
-    std::unique_lock lock(mutex_);
-    return more_.wait_for(lock, kLimit, [&] { return enough(all_); });
-  }
-  [[nodiscard]] bool wait_for(const T& value) {
-    return wait([&](const std::vector<T>& all) { return std::ranges::find(all, value) != all.end(); });
-  }
-  [[nodiscard]] std::vector<T> all() {
-    const std::lock_guard lock(mutex_);
-    return all_;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable more_;
-  std::vector<T> all_;
-};
-
-// True once the token fired.
-bool fires(const std::stop_token& token) {
-  Told<int> told;
-  const std::stop_callback callback(token, [&] { told.add(1); });
-  return told.wait_for(1);
-}
-
-// Whether it came true.
-bool eventually(const std::function<bool()>& condition) {
-  const auto end = BootClock::now() + kLimit;
-  while (!condition() && BootClock::now() < end) std::this_thread::yield();
-  return condition();
-}
 
 class ClientTest : public testing::Test {
  protected:

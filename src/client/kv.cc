@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "client/held_state.h"
-#include "client/io.h"
+#include "client/unary.h"
 #include "etcd/rpc.pb.h"
 
 namespace conclave::client {
@@ -14,26 +14,6 @@ constexpr std::string_view kPutPath = "/etcdserverpb.KV/Put";
 constexpr std::string_view kRangePath = "/etcdserverpb.KV/Range";
 constexpr std::string_view kDeletePath = "/etcdserverpb.KV/DeleteRange";
 constexpr std::string_view kTxnPath = "/etcdserverpb.KV/Txn";
-
-// The call, and its answer as a message.
-template <class Response, class Request>
-std::expected<Response, Error> ask(Io& io, std::string_view path, const Request& request, Calls::Repeat repeat) {
-  auto answer = io.ask<std::string>(
-      [path, bytes = request.SerializeAsString(), repeat](Io& on, Promise<std::string> promise) mutable {
-        on.calls().call(path, std::move(bytes), repeat, on.request_timeout(),
-                        [promise = std::move(promise)](std::expected<std::string, Error> got) mutable {
-                          promise.give(std::move(got));
-                        });
-      });
-  if (!answer) return std::unexpected(std::move(answer).error());
-  Response response;
-  if (!response.ParseFromString(*answer)) {
-    return std::unexpected(
-        Error{repeat == Calls::Repeat::kHarmless ? ErrorKind::kNotApplied : ErrorKind::kOutcomeUnknown, "UNREADABLE",
-              "an answer that cannot be read"});
-  }
-  return response;
-}
 
 std::optional<KeyValue> first_of(const etcdserverpb::RangeResponse& range) {
   if (range.kvs_size() == 0) return std::nullopt;
@@ -74,8 +54,8 @@ struct Answered {
 
 std::expected<Answered, Error> answer_of(Io& io, const Transaction& transaction) {
   const bool changes = !transaction.puts.empty() || !transaction.erasures.empty();
-  const auto response = ask<etcdserverpb::TxnResponse>(io, kTxnPath, request_of(transaction),
-                                                       changes ? Calls::Repeat::kChange : Calls::Repeat::kHarmless);
+  const auto response = ask_unary<etcdserverpb::TxnResponse>(
+      io, kTxnPath, request_of(transaction), changes ? Calls::Repeat::kChange : Calls::Repeat::kHarmless);
   if (!response) return std::unexpected(response.error());
   Answered answered{.committed = {.succeeded = response->succeeded(), .revision = response->header().revision()}};
   if (!response->succeeded()) {
@@ -101,7 +81,7 @@ std::expected<int64_t, Error> Kv::put(std::string key, std::string value) {
   etcdserverpb::PutRequest request;
   request.set_key(std::move(key));
   request.set_value(std::move(value));
-  const auto response = ask<etcdserverpb::PutResponse>(*io_, kPutPath, request, Calls::Repeat::kChange);
+  const auto response = ask_unary<etcdserverpb::PutResponse>(*io_, kPutPath, request, Calls::Repeat::kChange);
   if (!response) return std::unexpected(response.error());
   return response->header().revision();
 }
@@ -109,7 +89,7 @@ std::expected<int64_t, Error> Kv::put(std::string key, std::string value) {
 std::expected<std::optional<KeyValue>, Error> Kv::get(std::string key) {
   etcdserverpb::RangeRequest request;
   request.set_key(std::move(key));
-  const auto response = ask<etcdserverpb::RangeResponse>(*io_, kRangePath, request, Calls::Repeat::kHarmless);
+  const auto response = ask_unary<etcdserverpb::RangeResponse>(*io_, kRangePath, request, Calls::Repeat::kHarmless);
   if (!response) return std::unexpected(response.error());
   return first_of(*response);
 }
@@ -117,7 +97,8 @@ std::expected<std::optional<KeyValue>, Error> Kv::get(std::string key) {
 std::expected<bool, Error> Kv::erase(std::string key) {
   etcdserverpb::DeleteRangeRequest request;
   request.set_key(std::move(key));
-  const auto response = ask<etcdserverpb::DeleteRangeResponse>(*io_, kDeletePath, request, Calls::Repeat::kChange);
+  const auto response =
+      ask_unary<etcdserverpb::DeleteRangeResponse>(*io_, kDeletePath, request, Calls::Repeat::kChange);
   if (!response) return std::unexpected(response.error());
   return response->deleted() > 0;
 }

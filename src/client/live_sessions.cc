@@ -107,6 +107,8 @@ LiveSessions::Live* LiveSessions::find_known_as(int64_t id) {
 
 void LiveSessions::open(SessionCoreOptions core, const SessionOptions& options, std::shared_ptr<SessionView> view,
                         Duration timeout, Opened opened) {
+  // Whoever was told in this turn that one is closed may have another in its place.
+  if (live_.size() >= kSessionsMax) erase_over();
   if (live_.size() >= kSessionsMax) {
     return opened(
         std::unexpected(Error{ErrorKind::kNotApplied, "TOO_MANY_SESSIONS",
@@ -172,6 +174,21 @@ void LiveSessions::keep_closing(Live& live) {
 // At the turn's end: whoever called may still use it.
 void LiveSessions::remove(int64_t session) {
   over_.push_back(session);
+}
+
+void LiveSessions::erase_over() {
+  for (const int64_t session : std::exchange(over_, {})) {
+    const auto found = live_.find(session);
+    if (found == live_.end()) continue;
+    Live& live = *found->second;
+    loop_.cancel(live.timer);
+    if (live.closed) live.closed(false);
+    due_.erase({live.due, session});
+    ttls_.erase(ttls_.find(live.ttl));
+    made_as_.erase(live.known_as);
+    for (auto& [operation, ended] : std::exchange(live.pending, {})) ended(lost_with_session());
+    live_.erase(found);
+  }
 }
 
 void LiveSessions::set_patience() {
@@ -375,8 +392,12 @@ void LiveSessions::on_lost(Live& live, const ClaimLost& lost) {
 void LiveSessions::on_leader(Live& live, const LeaderSeen& seen) {
   const auto found = live.observed.find(seen.name);
   if (found == live.observed.end()) return;
-  const Leader leader{
-      .name = seen.name, .token = seen.token, .value = seen.value, .revision = seen.revision, .skipped = seen.skipped};
+  const Leader leader{.name = seen.name,
+                      .token = seen.token,
+                      .value = seen.value,
+                      .lease = seen.lease,
+                      .revision = seen.revision,
+                      .skipped = seen.skipped};
   found->second.last = leader;
   found->second.last->skipped = false;  // for who begins with it
   for (const auto& each : found->second.by) {
@@ -530,18 +551,7 @@ void LiveSessions::tick(Instant now) {
     }
     if (link_.is_connected()) send_keep_alives(now);
   }
-  for (const int64_t session : std::exchange(over_, {})) {
-    const auto found = live_.find(session);
-    if (found == live_.end()) continue;
-    Live& live = *found->second;
-    loop_.cancel(live.timer);
-    if (live.closed) live.closed(false);
-    due_.erase({live.due, session});
-    ttls_.erase(ttls_.find(live.ttl));
-    made_as_.erase(live.known_as);
-    for (auto& [operation, ended] : std::exchange(live.pending, {})) ended(lost_with_session());
-    live_.erase(found);
-  }
+  erase_over();
   set_patience();
   link_.set_wanted(!live_.empty());
   link_.tick(now);

@@ -49,7 +49,7 @@ class LiveSessions final : public LinkEvents {
   LiveSessions& operator=(const LiveSessions&) = delete;
   ~LiveSessions() override;
 
-  // `opened` once, when it stands or cannot; not within `timeout`: it is given up.
+  // `opened` once, when it stands or cannot; not within `timeout`: it is given up. Never from within what is told here.
   void open(SessionCoreOptions core, const SessionOptions& options, std::shared_ptr<SessionView> view, Duration timeout,
             Opened opened);
   // `closed`: whether a server said so, at the latest after `timeout`.
@@ -100,6 +100,7 @@ class LiveSessions final : public LinkEvents {
   void finish_closing(Live& live, bool confirmed);
   void keep_closing(Live& live);
   void remove(int64_t session);
+  void erase_over();
   void send_keep_alives(Instant now);
   void set_patience();
 
@@ -109,7 +110,7 @@ class LiveSessions final : public LinkEvents {
   std::unordered_map<int64_t, int64_t> made_as_;             // by the one that servers know (SessionCore::id)
   std::set<std::pair<Instant, int64_t>> due_;
   std::multiset<Duration> ttls_;
-  std::vector<int64_t> over_;     // to be removed at the turn's end
+  std::vector<int64_t> over_;     // to be erased at the turn's end
   std::vector<int64_t> backlog_;  // have something to send, which the link took no more
 };
 

@@ -342,6 +342,7 @@ void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& resp
       events_.emplace_back(LeaderSeen{.name = leads.name(),
                                       .token = leads.token(),
                                       .value = leads.value(),
+                                      .lease = leads.lease(),
                                       .revision = leads.mod_revision(),
                                       .skipped = leads.skipped()});
       return;

@@ -103,6 +103,7 @@ struct LeaderSeen {
   std::string name;
   int64_t token = 0;  // zero: a vacancy
   std::string value;
+  int64_t lease = 0;
   int64_t revision = 0;
   bool skipped = false;  // there may have been others between
 };

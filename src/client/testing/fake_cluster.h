@@ -165,11 +165,16 @@ class FakeCluster {
     size_t sessions_renewed = 0;  // in them
     size_t attached = 0;
     size_t transactions = 0;
+    std::map<std::string, size_t> unary;  // by path
   };
   [[nodiscard]] Counts counts() {
     Counts counts;
     on_loop([&] { counts = counts_; });
     return counts;
+  }
+  // What unary calls of this path are answered from here on, instead of an empty message.
+  void set_answer(const std::string& path, std::string answer) {
+    on_loop([&] { answers_[path] = std::move(answer); });
   }
   // Called in the cluster's thread for each request, before it is served.
   void on_request(std::function<void(const v1::SessionRequest&)> seen) {
@@ -247,7 +252,8 @@ class FakeCluster {
     net::ServerCall* call_;
   };
 
-  // As much of KV as the client asks for: transactions whose guards are claims, of puts that are counted.
+  // As much of KV as the client asks for: transactions whose guards are claims, of puts that are counted. Of all else
+  // what the test says.
   class Unary final : public net::CallHandler {
    public:
     Unary(FakeServer& server, net::ServerCall& call) : server_(server), call_(call), path_(call.path()) {}
@@ -256,9 +262,10 @@ class FakeCluster {
     ~Unary() override { server_.cluster.held_back_.erase(this); }
     void on_message(ByteView message) override { request_ = message; }
     void on_half_close() override {
+      ++server_.cluster.counts_.unary[path_];
       if (server_.silent) return;
       const bool is_transaction = path_ == "/etcdserverpb.KV/Txn";
-      if (is_transaction) answer_ = server_.cluster.transact(request_);
+      answer_ = is_transaction ? server_.cluster.transact(request_) : server_.cluster.answers_[path_];
       if (is_transaction && server_.cluster.holding_back_) {
         server_.cluster.held_back_.insert(this);
         server_.cluster.on_held_back_();
@@ -518,6 +525,7 @@ class FakeCluster {
   bool holding_back_ = false;
   std::set<Unary*> held_back_;
   std::function<void()> on_held_back_;
+  std::map<std::string, std::string> answers_;  // by path
   Counts counts_;
   std::function<void(const v1::SessionRequest&)> on_request_;
   std::vector<std::unique_ptr<FakeServer>> servers_;

@@ -10,6 +10,7 @@
 // and never done twice. There is no other thread but those of Held::run().
 #pragma once
 
+#include "conclave/describe.h"
 #include "conclave/kv.h"
 #include "conclave/session.h"
 
@@ -23,7 +24,7 @@ struct ClientOptions {
   std::string ca{};           // empty: those the system believes
   std::string certificate{};  // to show; and its chain
   std::string key{};
-  // Of what is no operation of a session: opening one, closing one, keys and values.
+  // Of what is no operation of a session: opening one, closing one, keys and values, what operators ask.
   std::chrono::milliseconds request_timeout{5000};
 };
 
@@ -63,6 +64,32 @@ class [[nodiscard]] Client {
   // Whether `token` owns the lock now, by a round to the servers: for a resource that cannot keep the highest token it
   // has seen. Nothing says for how long.
   [[nodiscard]] std::expected<bool, Error> owns(const std::string& name, int64_t token);
+
+  // ---- For operators ----
+  // Any thread but the client's; in the request_timeout where nothing else is said. Each looks at a state that a round
+  // to the servers has proven. A name that nobody claims is free, and no error.
+  [[nodiscard]] std::expected<LockDescription, Error> describe_lock(const std::string& name);
+  // A page of those that somebody claims; claims may come and go between two of them.
+  [[nodiscard]] std::expected<LockPage, Error> list_locks(const ListOptions& options = {});
+  [[nodiscard]] std::expected<ElectionDescription, Error> describe_election(const std::string& name);
+  [[nodiscard]] std::expected<ElectionPage, Error> list_elections(const ListOptions& options = {});
+  // kRejected (SESSION_EXPIRED): there is none, or not any more.
+  [[nodiscard]] std::expected<SessionDescription, Error> describe_session(int64_t session);
+  [[nodiscard]] std::expected<SessionPage, Error> list_sessions(const SessionListOptions& options = {});
+
+  // Of changes that no server answered, kOutcomeUnknown: they are never repeated on a guess.
+  //
+  // Ends the claim that owns the lock, if it has this token: its Hold is lost (FORCED), and only the token protects
+  // what the lock guards. False: the token did not own it any more when it was looked at. kOutcomeUnknown where the
+  // timeout came before the owner's time was over.
+  [[nodiscard]] std::expected<bool, Error> force_release(const std::string& name, int64_t token,
+                                                         const ForceReleaseOptions& options = {});
+  // Asks the owner to let go (on_release_wanted), who may do so or not; `note` has at most 256 bytes. Answers whose
+  // token it is. kRejected (NOT_HELD, NOT_A_SESSION): nobody owns it, or nobody who can be asked.
+  [[nodiscard]] std::expected<int64_t, Error> request_release(const std::string& name, const std::string& note = {});
+  // Ends the session and all it holds, in one revision, its locks without their delay; its owner is told. kRejected
+  // (SESSION_EXPIRED): as of describe_session().
+  [[nodiscard]] std::expected<void, Error> kill_session(int64_t session);
 
  private:
   explicit Client(std::shared_ptr<Io> io);

@@ -36,6 +36,8 @@ struct Leader {
   std::string name{};
   int64_t token = 0;  // zero: nobody leads
   std::string value{};
+  // Of its claim: the session's number, or the lease of somebody who follows etcd's recipe.
+  int64_t lease = 0;
   int64_t revision = 0;  // when the value was written; of a vacancy, when it was seen
   bool skipped = false;  // there may have been others since the last one told
 };
