@@ -4,6 +4,7 @@
 
 #include "layers/claim_record.h"
 #include "layers/command_builder.h"
+#include "layers/owned_claim.h"
 #include "layers/testing/session_world.h"
 
 namespace conclave::client {
@@ -392,6 +393,23 @@ TEST_F(SessionCoreTest, ElectionsEndToEnd) {
   connect(one_);
   settle({&one_});
   EXPECT_EQ(told(one_), "leads boss@0  skipped");
+}
+
+// 1. Its term is ended by decision while it is away. 2. It asks for a transfer, which is refused when it is back.
+// Before that it was told why; and the list of what it owns, which follows, does not say it again.
+TEST_F(SessionCoreTest, WhatWasForcedWhileItWasGivenUpIsToldAsForced) {
+  open(one_);
+  (void)one_.core.campaign(world_.now, "boss", "a", 0);
+  settle();
+  EXPECT_EQ(told(), "1 done boss@2");
+  disconnect(one_);
+  const auto claim = layers::owned_claim_of(world_.view(), "boss");
+  ASSERT_TRUE(claim);
+  world_.apply({.kind = keyspace::CommandKind::kInternal}, layers::encode_forced_release(*claim, "enough"));
+  (void)one_.core.transfer(world_.now, "boss", 2, 9);
+  connect(one_);
+  settle();
+  EXPECT_EQ(told(), "2 rejected NOT_OWNER; lost boss@2 FORCED");
 }
 
 // 1. It stops observing, and begins again at once; what was pushed before is under way. 2. That is of the earlier

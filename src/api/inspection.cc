@@ -10,8 +10,8 @@
 #include "base/mark.h"
 #include "keyspace/interface.h"
 #include "layers/claim_record.h"
-#include "layers/command_builder.h"
 #include "layers/listing.h"
+#include "layers/owned_claim.h"
 
 namespace conclave::api {
 namespace {
@@ -63,9 +63,7 @@ class InspectionCall : public UnaryCall, public Job {
     is_writing_ = true;
     write(header, body);
   }
-  void write_command(const layers::CommandBuilder& command) {
-    write_command({.kind = CommandKind::kInternal}, command.build());
-  }
+  void write_command(const std::string& internal) { write_command({.kind = CommandKind::kInternal}, internal); }
 
   // False: the call was ended.
   template <class Message>
@@ -374,27 +372,6 @@ class ListElectionsCall final : public ListNamesCall<v1::ListElections, v1::Elec
 
 // ---- Asking owners, and forcing them ----
 
-// The claim that owns a name, as it was looked at.
-struct OwnedClaim {
-  std::string key;
-  Revision create;
-  LeaseId lease;
-  bool is_session = false;
-};
-std::optional<OwnedClaim> look_at_owner(const keyspace::View& view, ByteView name) {
-  const std::optional<keyspace::KeyValue> owner = layers::owner_of(view, name);
-  if (!owner) return std::nullopt;
-  return OwnedClaim{.key = std::string(owner->key),
-                    .create = owner->create,
-                    .lease = owner->lease,
-                    .is_session = layers::lock_claim_of(view, *owner).is_session()};
-}
-// While the claim stands, its session is told.
-void add_request(layers::CommandBuilder& command, const OwnedClaim& claim, bool forced, const std::string& note) {
-  const layers::RequestRecord record{.token = claim.create.value(), .forced = forced, .note = note};
-  command.put_record(layers::request_record_key(claim.key), layers::encode(record), claim.lease);
-}
-
 class RequestReleaseCall final : public NameCall<v1::RequestReleaseOfLock> {
  public:
   using NameCall::NameCall;
@@ -404,17 +381,14 @@ class RequestReleaseCall final : public NameCall<v1::RequestReleaseOfLock> {
     return check(request().note().size() <= layers::kNoteBytesMax, "a note has at most 256 bytes");
   }
   bool look(uint32_t&) override {
-    claim_ = look_at_owner(view(), request().name());
+    claim_ = layers::owned_claim_of(view(), request().name());
     if (!claim_) {
       fail_as_not_held();
     } else if (!claim_->is_session) {
       fail(session_error(GrpcCode::kFailedPrecondition, kNotASessionReason,
                          fmt::format("{} is held by a client of etcd's recipe, which cannot be asked", claim_->key)));
     } else {
-      layers::CommandBuilder command;
-      command.if_created(claim_->key, claim_->create);
-      add_request(command, *claim_, false, request().note());
-      write_command(command);
+      write_command(layers::encode_release_request(*claim_, request().note()));
     }
     return true;
   }
@@ -434,7 +408,7 @@ class RequestReleaseCall final : public NameCall<v1::RequestReleaseOfLock> {
   void fail_as_not_held() {
     fail(session_error(GrpcCode::kNotFound, kNotHeldReason, fmt::format("nobody holds {}", request().name())));
   }
-  std::optional<OwnedClaim> claim_;
+  std::optional<layers::OwnedClaim> claim_;
 };
 
 // Looks, asks the owner, waits until it has released or its time is over, and forces it then. A call that its client
@@ -464,7 +438,7 @@ class ForceReleaseCall final : public NameCall<v1::ForceReleaseLock>, public Tim
            check(request().reason().size() <= layers::kNoteBytesMax, "a reason has at most 256 bytes");
   }
   bool look(uint32_t&) override {
-    claim_ = look_at_owner(view(), request().name());
+    claim_ = layers::owned_claim_of(view(), request().name());
     if (!claim_ || claim_->create.value() != request().token()) {
       end(false);
       return true;
@@ -476,10 +450,7 @@ class ForceReleaseCall final : public NameCall<v1::ForceReleaseLock>, public Tim
     }
     time_ = std::chrono::milliseconds(lease->ttl_ms);
     if (claim_->is_session) {
-      layers::CommandBuilder command;
-      command.if_created(claim_->key, claim_->create);
-      add_request(command, *claim_, false, request().reason());
-      write_command(command);
+      write_command(layers::encode_release_request(*claim_, request().reason()));
     } else {
       wait();
     }
@@ -512,11 +483,7 @@ class ForceReleaseCall final : public NameCall<v1::ForceReleaseLock>, public Tim
   void force() {
     REACHED(claim_forced);
     is_forced_ = true;
-    layers::CommandBuilder command;
-    command.if_created(claim_->key, claim_->create);
-    if (claim_->is_session) add_request(command, *claim_, true, request().reason());
-    command.erase_record(layers::claim_record_key(claim_->key)).erase(claim_->key);
-    write_command(command);
+    write_command(layers::encode_forced_release(*claim_, request().reason()));
   }
   void end(bool held) {
     v1::Released released;
@@ -524,7 +491,7 @@ class ForceReleaseCall final : public NameCall<v1::ForceReleaseLock>, public Tim
     answer(released.SerializeAsString());
   }
 
-  std::optional<OwnedClaim> claim_;
+  std::optional<layers::OwnedClaim> claim_;
   Duration time_{};
   Instant force_at_ = kNever;
   bool is_asked_ = false;  // it had its time

@@ -385,7 +385,8 @@ void SessionCore::Impl::on_attached(Instant now, const v1::SessionAttached& atta
     if (operation.given_up == 0) continue;
     const auto claim = listed.find(operation.names[0]);
     if (claim != listed.end() && claim->second->token() == operation.given_up) continue;
-    operation.lost = ClaimLost{.name = operation.names[0], .token = operation.given_up};
+    // The server that attached it may have said why, before this.
+    if (!operation.lost) operation.lost = ClaimLost{.name = operation.names[0], .token = operation.given_up};
   }
   std::vector<OperationId> in_line;
   for (const auto& [id, operation] : operations_) {
