@@ -102,11 +102,18 @@ void NodeCheck::note_applied(uint64_t server, Instant now, const Entry& entry, k
   const int64_t revision = keyspace.revision().value();
   compacted_ = keyspace.compacted();
   const keyspace::Effects& effects = keyspace.effects();
-  const Commanded commanded{.now = now,
-                            .header = command.header,
-                            .changed = revision > effects.revision_before.value() || !effects.records.empty() ||
-                                       !effects.leases_started.empty() || !effects.leases_ended.empty(),
-                            .leases_started = effects.leases_started};
+  const keyspace::KeyspaceView view(keyspace);
+  Commanded commanded{.now = now,
+                      .header = command.header,
+                      .changed = revision > effects.revision_before.value() || !effects.records.empty() ||
+                                 !effects.leases_started.empty() || !effects.leases_ended.empty(),
+                      .leases_started = effects.leases_started,
+                      .body = std::string(command.body)};
+  for (const keyspace::RecordChange& change : effects.records) {
+    const keyspace::Record* record = change.deleted ? nullptr : view.record(change.key);
+    commanded.records.push_back(
+        {.key = change.key, .value = record == nullptr ? "" : record->value, .is_put = record != nullptr});
+  }
   for (Observer* observer : observers_) observer->on_command(commanded);
   keyspace::applied_of(keyspace).events([&](const keyspace::Version& version) {
     Event event{.key = std::string(version.key->bytes()), .is_put = !version.is_tombstone()};
@@ -126,7 +133,6 @@ void NodeCheck::note_applied(uint64_t server, Instant now, const Entry& entry, k
   if (!events_.empty() && events_.rbegin()->first > revision) {
     violate(fmt::format("entry {} has events after the revision {} it led to", entry.index, revision));
   }
-  const keyspace::KeyspaceView view(keyspace);
   // A leader ends a session whose locks are to be held back by a command of its own.
   const bool expired = command.header.kind == keyspace::CommandKind::kLeaseExpire ||
                        (command.header.kind == keyspace::CommandKind::kInternal && command.header.term.value() > 0);

@@ -102,12 +102,20 @@ class NodeCheck {
     bool is_put = false;
     friend bool operator==(const Event&, const Event&) = default;
   };
+  // A change of a system record.
+  struct RecordChange {
+    std::string key;
+    std::string value;
+    bool is_put = false;
+  };
   // A command in the history.
   struct Commanded {
     Instant now{};  // when a server first applied it
     keyspace::CommandHeader header;
     bool changed = false;  // keys, records or leases
     std::vector<LeaseId> leases_started;
+    std::string body;
+    std::vector<RecordChange> records;
   };
   // Hears of the one history as it grows: of an entry first what it was, then its events, then the leases it ended.
   class Observer {

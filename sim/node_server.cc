@@ -428,6 +428,12 @@ void NodeServer::keep_alive(LeaseId lease, Done done) {
   replica_->keep_alive(now(), ask({.kind = Request::Kind::kKeepAlive, .done = std::move(done)}), lease);
 }
 
+void NodeServer::inspect(std::function<void(const keyspace::View&)> look) {
+  if (dead_ || replica_ == nullptr) return;
+  replica_->read(now(),
+                 ask({.kind = Request::Kind::kInspect, .inspects = std::move(look), .done = [](const NodeAnswer&) {}}));
+}
+
 void NodeServer::transfer() {
   if (dead_ || replica_ == nullptr) return;
   (void)replica_->transfer(now(), NodeId());
@@ -540,6 +546,8 @@ void NodeServer::on_read_ready(node::Ticket ticket) {
   if (request != requests_.end()) {
     if (request->second.kind == Request::Kind::kLook) {
       read.lock = view_of(request->second);
+    } else if (request->second.kind == Request::Kind::kInspect) {
+      if (!replica_->keyspace().is_busy()) request->second.inspects(view);
     } else if (const auto found = view.get(request->second.key)) {
       read.value = std::string(found->value);
       read.mod_revision = found->mod.value();

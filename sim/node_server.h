@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "keyspace/watch_stream.h"
@@ -116,6 +117,12 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
   void watch(WatchSink& sink, int64_t from_revision);
   void watch_key(WatchSink& sink, const std::string& key, int64_t from_revision);
   void unwatch(WatchSink& sink);
+  // For operators of sessions. Shows the state once a round has proven that it is of now or later; not in the middle of
+  // a large entry. `look` may ask for more.
+  void inspect(std::function<void(const keyspace::View&)> look);
+  void command(const keyspace::CommandHeader& header, const std::string& body, Done done) {
+    write(header, body, std::move(done));
+  }
   void transfer();
   void administer(const node::MemberChange& change, Done done);
   // A stream of sessions, ended by close_sessions() or by the server; zero: it takes none now.
@@ -136,9 +143,20 @@ class NodeServer final : public env::NetworkReceiver, private node::ReplicaWorld
  private:
   void say(const std::string& what) const;
   struct Request {
-    enum class Kind : uint8_t { kWrite, kSwap, kDelete, kClaim, kRead, kLook, kKeepAlive, kChange } kind = Kind::kWrite;
+    enum class Kind : uint8_t {
+      kWrite,
+      kSwap,
+      kDelete,
+      kClaim,
+      kRead,
+      kLook,
+      kInspect,
+      kKeepAlive,
+      kChange
+    } kind = Kind::kWrite;
     std::string key;
     std::string prefix;  // of a look
+    std::function<void(const keyspace::View&)> inspects;
     Done done;
   };
   struct Watch {

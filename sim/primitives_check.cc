@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "layers/claim_record.h"
 
 namespace conclave::sim {
 namespace {
@@ -26,7 +29,12 @@ bool PrimitivesCheck::Operation::may_act() const {
 }
 
 PrimitivesCheck::PrimitivesCheck(NodeCheck& check, LockCheck& recipes, const Options& options)
-    : check_(check), recipes_(recipes), options_(options), leaders_(check, claims_) {
+    : check_(check),
+      recipes_(recipes),
+      options_(options),
+      leaders_(check, claims_),
+      candidates_(check),
+      operators_(check) {
   check.add_observer(*this);
   recipes.set_listener(*this);
 }
@@ -49,10 +57,39 @@ void PrimitivesCheck::on_command(const NodeCheck::Commanded& command) {
     session->second.expired = false;
   }
   const auto session = sessions_.find(static_cast<int64_t>(command.header.session.value()));
+  const bool is_transfer = session != sessions_.end() && session->second.transfers.contains(command.header.sequence);
+  candidates_.on_command(command, revision_before_, is_transfer);
+  operators_.on_command(command);
+  for (const NodeCheck::RecordChange& change : command.records) on_record(change);
   if (!command.changed || session == sessions_.end()) return;
   if (!session->second.changed.insert(command.header.sequence).second) {
     check_.violate(fmt::format("sequence {} of {} took effect twice", command.header.sequence, label(session->first)));
   }
+}
+
+void PrimitivesCheck::on_record(const NodeCheck::RecordChange& change) {
+  const bool is_candidate = change.key.starts_with(layers::kCandidateRecords);
+  if (!is_candidate && !change.key.starts_with(layers::kClaimRecords) &&
+      !change.key.starts_with(layers::kRequestRecords)) {
+    return;
+  }
+  if (!change.is_put) {
+    records_.erase(change.key);
+    return;
+  }
+  records_.insert(change.key);
+  layers::CandidateRecord record;
+  if (!is_candidate || !layers::decode(change.value, record)) return;
+  const auto value = values_.find(record.value);
+  if (value == values_.end()) {
+    check_.violate(fmt::format("'{}' is a candidate's, and nobody campaigns with it", record.value));
+    return;
+  }
+  const auto [session, number] = value->second;
+  const Wish& wish = sessions_.at(session).operations.at(number).wish;
+  if (wish.kind == Kind::kCampaign && wish.priority == record.priority) return;
+  check_.violate(fmt::format("operation {} of {} is a candidacy with priority {}, and did not ask for that", number,
+                             label(session), record.priority));
 }
 
 void PrimitivesCheck::on_event(int64_t revision, const NodeCheck::Event& event) {
@@ -107,7 +144,7 @@ void PrimitivesCheck::on_claim_put(Session& session, int64_t id, int64_t revisio
 
 void PrimitivesCheck::on_claim_deleted(int64_t id, const std::string& name, const std::string& key, int64_t token) {
   const keyspace::CommandHeader& header = command_.header;
-  const bool by_hand = !header.session.is_set() && header.term.value() == 0 && header.kind != CommandKind::kLeaseExpire;
+  const bool by_hand = !header.session.is_set() && header.term.value() == 0;
   if (by_hand) disowned_.insert({name, token});
   check_taken_back(id, key, token, by_hand);
   const auto delay = delays_.find(name);
@@ -130,11 +167,11 @@ void PrimitivesCheck::on_claim_deleted(int64_t id, const std::string& name, cons
   deleted_.emplace(id, Deleted{.name = name, .delayed = delayed});
 }
 
-// A server takes back what nobody waits for any more; never what was granted as a whole.
+// A server takes back what nobody waits for any more; never what was granted as a whole, unless it is to be forced.
 void PrimitivesCheck::check_taken_back(int64_t id, const std::string& key, int64_t token, bool by_hand) {
   const auto origin = origins_.find(key);
   if (!by_hand || command_.header.kind != CommandKind::kInternal || origin == origins_.end() ||
-      origin->second.token != token) {
+      origin->second.token != token || operators_.is_force_asked(ClaimHistory::name_of(key), token)) {
     return;
   }
   const Operation& operation = sessions_.at(id).operations.at(origin->second.operation);
@@ -156,13 +193,16 @@ void PrimitivesCheck::check_value(const NodeCheck::Event& event) {
   operation.written = true;
 }
 
-void PrimitivesCheck::on_lease_ended(LeaseId lease, bool expired) {
+void PrimitivesCheck::on_lease_ended(LeaseId lease, bool by_time) {
+  // Who is killed ends as if its time were over, but it is not, and no lock is held back.
+  const bool expired = by_time && !operators_.is_kill();
   const int64_t id = lease.value();
   const auto found = sessions_.find(id);
   if (found == sessions_.end()) return;
   Session& session = found->second;
   session.stands = false;
   session.has_ended = true;
+  session.ended_at = claims_.revision();
   session.expired = expired;
   if (expired && !options_.clocks_lie && session.mind != nullptr && session.mind->is_safe()) {
     check_.violate(fmt::format("{} ended by its time while its client counts on it", label(id)));
@@ -236,6 +276,7 @@ void PrimitivesCheck::note_asked(int64_t id, uint64_t number, const Wish& wish) 
 void PrimitivesCheck::note_request(int64_t id, const v1::SessionRequest& request) {
   Session& session = sessions_.at(id);
   if (request.has_attach()) session.attach_floors.push_back(told_revision_);
+  if (request.has_transfer()) session.transfers.insert(request.sequence());
   if (!request.has_acquire() && !request.has_campaign() && !request.has_cancel()) return;
   // The stream may have broken before what is cancelled was sent: it has its sequence all the same.
   const uint64_t sequence = request.has_cancel() ? request.cancel().operation() : request.sequence();
@@ -247,7 +288,9 @@ void PrimitivesCheck::note_request(int64_t id, const v1::SessionRequest& request
   for (auto& [number, operation] : session.operations) {
     const bool acquires = operation.wish.kind == Kind::kAcquire;
     const bool campaigns = operation.wish.kind == Kind::kCampaign;
-    if (operation.sent || operation.outcome || (!acquires && !campaigns) || operation.wish.names != names) continue;
+    // What is taken back may be so for longer than its client waits to be told.
+    const bool is_told = operation.outcome && (!request.has_cancel() || operation.outcome != Outcome::kUnknown);
+    if (operation.sent || is_told || (!acquires && !campaigns) || operation.wish.names != names) continue;
     if (request.has_acquire() && !acquires) continue;
     if (request.has_campaign() && (!campaigns || operation.wish.value != request.campaign().value())) continue;
     operation.sent = true;
@@ -261,6 +304,7 @@ void PrimitivesCheck::note_request(int64_t id, const v1::SessionRequest& request
 
 void PrimitivesCheck::note_response(int64_t id, const v1::SessionResponse& response) {
   const int64_t revision = response.place().revision();
+  check_stood(id, response);
   if (response.has_claimed()) {
     for (const v1::ClaimState& claim : response.claimed().claims()) {
       if (claim.token() != 0) check_told(id, claim.name(), claim.token(), claim.granted(), revision);
@@ -286,6 +330,16 @@ void PrimitivesCheck::note_response(int64_t id, const v1::SessionResponse& respo
     check_ended_told(id, response.error().reason());
   }
   told_revision_ = std::max(told_revision_, revision);
+}
+
+// Of a state that is newer than its end nothing is told but that.
+void PrimitivesCheck::check_stood(int64_t id, const v1::SessionResponse& response) const {
+  const bool stands =
+      response.has_opened() || response.has_attached() || response.has_claimed() || response.has_granted();
+  const Session& session = sessions_.at(id);
+  if (!stands || session.stands || !session.has_ended || response.place().revision() <= session.ended_at) return;
+  check_.violate(fmt::format("{} had ended at revision {}, and was told at {}: {}", label(id), session.ended_at,
+                             response.place().revision(), response.ShortDebugString()));
 }
 
 // Its end may be proposed and not applied yet, so that its time is over.
@@ -327,6 +381,7 @@ void PrimitivesCheck::check_attached(int64_t id, const v1::SessionAttached& atta
                                  revision, floor));
     }
   }
+  session.attached_at = revision;
   std::set<std::string> told;
   for (const v1::Claim& claim : attached.claims()) {
     if (claim.token() == 0) continue;
@@ -359,6 +414,9 @@ void PrimitivesCheck::note_told(int64_t id, const client::SessionEvent& event, I
     }
     session.held.erase(held);
     holders_[lost->name].erase(id);
+    operators_.check_lost(id, *lost);
+  } else if (const auto* wanted = std::get_if<client::ReleaseWanted>(&event)) {
+    operators_.check_wanted(id, *wanted);
   } else if (const auto* seen = std::get_if<client::LeaderSeen>(&event)) {
     leaders_.note_seen(id, *seen);
   }
@@ -474,6 +532,7 @@ void PrimitivesCheck::on_trusted(const std::string& name, LeaseId lease, int64_t
 
 void PrimitivesCheck::note_believes(int64_t id, Instant now) {
   Session& session = sessions_.at(id);
+  check_shown(id, session);
   if (options_.clocks_lie || session.mind == nullptr || !session.mind->is_safe()) return;
   if (session.expired) check_.violate(fmt::format("{} ended by its time, and its client counts on it", label(id)));
   for (const auto& [name, token] : session.held) {
@@ -483,9 +542,43 @@ void PrimitivesCheck::note_believes(int64_t id, Instant now) {
   }
 }
 
+// What was lost before it was shown all it owns, its client holds no more.
+void PrimitivesCheck::check_shown(int64_t id, Session& session) {
+  const int64_t revision = std::exchange(session.attached_at, 0);
+  if (revision == 0 || session.mind == nullptr) return;
+  for (const auto& [name, token] : session.held) {
+    const bool stood = token > revision || claims_.token_at(ClaimHistory::key_of(name, id), revision) == token;
+    if (stood || !session.mind->holds(name, token)) continue;
+    check_.violate(fmt::format("{} was attached at revision {}, and counts on {} with token {}, which was gone",
+                               label(id), revision, name, token));
+  }
+}
+
+// --- What operators are told.
+
+void PrimitivesCheck::note_killed(int64_t id) {
+  const auto session = sessions_.find(id);
+  if (session == sessions_.end() || !session->second.stands || !session->second.was_opened) return;
+  check_.violate(fmt::format("whoever killed {} was told that it is done, and it stands", label(id)));
+}
+
+void PrimitivesCheck::note_forced(const std::string& key, int64_t token) {
+  if (claims_.token_of(key) != token) return;
+  check_.violate(fmt::format("whoever forced {} with token {} was told that it is done, and it stands", key, token));
+}
+
 // --- The end.
 
+std::string PrimitivesCheck::who_is_not_told() const {
+  for (const auto& [id, session] : sessions_) {
+    if (session.mind == nullptr || !session.was_opened || session.stands || session.was_ended) continue;
+    return label(id) + " has ended, and its client does not know";
+  }
+  return {};
+}
+
 std::string PrimitivesCheck::what_is_open() const {
+  if (!records_.empty()) return fmt::format("record {} is left", *records_.begin());
   for (const auto& [id, session] : sessions_) {
     if (session.stands) return label(id) + " stands";
     if (session.mind == nullptr) continue;

@@ -9,7 +9,9 @@
 //     left; one that tries has nobody before it; each sequence of a session changes the history at most once;
 //   a session does not end by its time while its client counts on it, and nothing of it outlives it, but a lock that is
 //     held back for its owner's delay, which nobody gets before that is over;
-//   observers see every leader and vacancy (leader_check.h).
+//   what an operator ends by decision ends so at any time, and its client learns of it when it is attached again
+//     (operator_check.h);
+//   the best candidate is elected (candidate_check.h), and observers see every leader and vacancy (leader_check.h).
 //
 // Told what happens, it only compares; violations go to NodeCheck, whose run this is.
 #pragma once
@@ -24,10 +26,12 @@
 #include <vector>
 
 #include "client/session_core.h"
+#include "sim/candidate_check.h"
 #include "sim/claim_history.h"
 #include "sim/leader_check.h"
 #include "sim/lock_check.h"
 #include "sim/node_check.h"
+#include "sim/operator_check.h"
 
 namespace conclave::sim {
 
@@ -50,8 +54,9 @@ class PrimitivesCheck final : public NodeCheck::Observer, public LockCheck::List
     std::vector<std::string> names;
     bool try_once = false;
     Duration lock_delay{};
-    std::string value;  // of a campaign or proclaim: in the whole run its own
-    int64_t token = 0;  // of a release or transfer
+    std::string value;     // of a campaign or proclaim: in the whole run its own
+    int64_t token = 0;     // of a release or transfer
+    int32_t priority = 0;  // of a campaign
     // For claims.
     [[nodiscard]] bool asks() const { return kind == Kind::kAcquire || kind == Kind::kCampaign; }
   };
@@ -62,7 +67,7 @@ class PrimitivesCheck final : public NodeCheck::Observer, public LockCheck::List
   // --- The history.
   void on_command(const NodeCheck::Commanded& command) override;
   void on_event(int64_t revision, const NodeCheck::Event& event) override;
-  void on_lease_ended(LeaseId lease, bool expired) override;
+  void on_lease_ended(LeaseId lease, bool by_time) override;
   // --- Clients of the recipe.
   void on_trusted(const std::string& lock, LeaseId lease, int64_t token) override;
 
@@ -85,10 +90,19 @@ class PrimitivesCheck final : public NodeCheck::Observer, public LockCheck::List
   // After whatever its client did or was told.
   void note_believes(int64_t session, Instant now);
 
+  // --- What operators ask and are told.
+  [[nodiscard]] OperatorCheck& operators() { return operators_; }
+  void note_killed(int64_t session);
+  void note_forced(const std::string& key, int64_t token);
+
+  // Of a client that counts on a session which has ended; empty if there is none.
+  [[nodiscard]] std::string who_is_not_told() const;
   // At the end there must be none: an operation not ended, something left of a session, an observer behind; empty if
   // so.
   [[nodiscard]] std::string what_is_open() const;
   [[nodiscard]] const LeaderCheck& leaders() const { return leaders_; }
+  [[nodiscard]] const CandidateCheck& candidates() const { return candidates_; }
+  [[nodiscard]] const OperatorCheck& operators() const { return operators_; }
   [[nodiscard]] uint64_t granted() const { return granted_; }
   [[nodiscard]] uint64_t held_back() const { return held_back_count_; }
 
@@ -109,11 +123,14 @@ class PrimitivesCheck final : public NodeCheck::Observer, public LockCheck::List
     bool was_opened = false;     // as its client was told, and counts on it
     bool expired = false;        // and ended so
     bool was_ended = false;      // as its client was told, or did itself
+    int64_t ended_at = 0;        // the revision of the state in which it had
+    int64_t attached_at = 0;     // that its client was shown all at
     // Of each attachment asked for by this stream and not answered: the newest revision that anybody had been told
     // then.
     std::deque<int64_t> attach_floors;
     std::map<uint64_t, Operation> operations;
     std::map<uint64_t, uint64_t> asked_as;               // acquires and campaigns by sequence
+    std::set<uint64_t> transfers;                        // sequences of those
     std::map<std::string, int64_t> held;                 // granted, and not let go by itself
     std::set<std::pair<std::string, int64_t>> believed;  // names and tokens that its client counted on
     std::set<uint64_t> changed;                          // sequences that changed the history
@@ -134,6 +151,7 @@ class PrimitivesCheck final : public NodeCheck::Observer, public LockCheck::List
     std::string who;
   };
 
+  void on_record(const NodeCheck::RecordChange& change);
   void on_claim_put(Session& session, int64_t id, int64_t revision, const NodeCheck::Event& event, bool tail);
   [[nodiscard]] uint64_t who_put(const Session& session, int64_t id, const NodeCheck::Event& event) const;
   void check_taken_back(int64_t id, const std::string& key, int64_t token, bool by_hand);
@@ -142,10 +160,12 @@ class PrimitivesCheck final : public NodeCheck::Observer, public LockCheck::List
   void check_told(int64_t session, const std::string& name, int64_t token, bool granted, int64_t revision);
   void check_attached(int64_t session, const v1::SessionAttached& attached, int64_t revision);
   void check_ended_told(int64_t session, const std::string& how);
+  void check_stood(int64_t session, const v1::SessionResponse& response) const;
   void on_ended(int64_t session, const client::OperationEnded& ended, Instant now);
   void on_granted(int64_t session, const client::HeldClaim& claim, Instant now);
   void check_nothing_left(int64_t session, uint64_t number, const Operation& operation);
   void check_alone(const std::string& name, int64_t session, int64_t token, Instant now);
+  void check_shown(int64_t id, Session& session);
   void check_grows(const std::string& name, int64_t token, const std::string& who);
   [[nodiscard]] bool believes(const Session& session, const std::string& name, int64_t token) const;
   [[nodiscard]] bool is_disowned(const std::string& name, int64_t token) const {
@@ -157,13 +177,16 @@ class PrimitivesCheck final : public NodeCheck::Observer, public LockCheck::List
   const Options options_;
   ClaimHistory claims_;
   LeaderCheck leaders_;
+  CandidateCheck candidates_;
+  OperatorCheck operators_;
   std::map<int64_t, Session> sessions_;
   std::map<std::string, std::set<int64_t>> holders_;            // by name
   std::map<std::string, Newest> newest_;                        // that somebody believed in, by name
   std::map<std::string, Origin> origins_;                       // by key
   std::map<std::string, std::pair<int64_t, uint64_t>> values_;  // session and operation
   std::map<std::string, Delay> delays_;                         // by name
-  std::set<std::pair<std::string, int64_t>> disowned_;          // deleted by hand, or with a lease revoked
+  std::set<std::pair<std::string, int64_t>> disowned_;          // deleted by hand, or with a lease revoked or killed
+  std::set<std::string> records_;                               // of sessions, that stand
   int64_t told_revision_ = 0;                                   // the newest that anybody was told
   uint64_t granted_ = 0;
   uint64_t held_back_count_ = 0;

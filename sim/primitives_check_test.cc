@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "layers/claim_record.h"
 #include "sim/scheduler.h"
 
 namespace conclave::sim {
@@ -89,6 +90,13 @@ class PrimitivesCheckTest : public testing::Test {
     command(by_leader(CommandKind::kLeaseExpire), {}, time_ms);
     remove(revision, key(session));
     primitives.on_lease_ended(LeaseId(session), true);
+  }
+  // By an operator.
+  void kill(int64_t session) {
+    primitives.operators().note_kill(session);
+    std::string body;
+    keyspace::encode_expire({LeaseId(session)}, body);
+    primitives.on_command({.header = {.kind = CommandKind::kLeaseExpire}, .changed = true, .body = body});
   }
   static v1::SessionResponse granted(int64_t token, int64_t revision) {
     v1::SessionResponse response;
@@ -382,6 +390,21 @@ TEST_F(PrimitivesCheckTest, AReleaseThatReleasesNothingIsFound) {
   EXPECT_TRUE(finds("session a released a with token 5, which stands")) << check.violation();
 }
 
+TEST_F(PrimitivesCheckTest, WhatIsCancelledMayBeToldAsUnknownBeforeItsCancelIsSent) {
+  v1::SessionRequest cancel;
+  cancel.set_sequence(2);
+  cancel.mutable_cancel()->set_operation(1);
+  cancel.mutable_cancel()->add_names("a");
+  primitives.note_asked(10, 1, {.names = {"a"}});
+  end(10, 1, Outcome::kUnknown);
+  primitives.note_request(10, cancel);
+  EXPECT_EQ(check.violation(), "");
+  primitives.note_asked(11, 1, {.names = {"a"}});
+  end(11, 1, Outcome::kCancelled);
+  primitives.note_request(11, cancel);
+  EXPECT_TRUE(finds("session b asks as 1 for what nobody wants")) << check.violation();
+}
+
 // --- What clients are told.
 
 TEST_F(PrimitivesCheckTest, AnOperationThatEndsTwiceIsFound) {
@@ -471,6 +494,115 @@ TEST_F(PrimitivesCheckTest, ASessionBesidesAClientOfTheRecipeIsFound) {
   recipes.on_event(6, {.key = key(3), .lease = LeaseId(3), .is_put = true});
   recipes.note_held("a", LeaseId(3), 6, 6, at(0), {.sent = at(0), .ttl = milliseconds(1000)});
   EXPECT_TRUE(finds("a is held by session a with token 5 and under lease 3 at once")) << check.violation();
+}
+
+TEST_F(PrimitivesCheckTest, WhoCountsOnWhatWasGoneWhenItWasShownAllIsFound) {
+  claim(10, 1, 5);
+  grant(10, 1, 5);
+  command({.kind = CommandKind::kDeleteRange});
+  remove(7, key(10));
+  primitives.note_believes(10, at(0));
+  EXPECT_EQ(check.violation(), "") << "it is not shown yet";
+  primitives.note_response(10, attached(7));
+  primitives.note_believes(10, at(0));
+  EXPECT_TRUE(finds("session a was attached at revision 7, and counts on a with token 5, which was gone"))
+      << check.violation();
+}
+
+// --- Operators.
+
+TEST_F(PrimitivesCheckTest, WhoIsKilledMayBelieveForAWhileAndHoldsNothingBack) {
+  claim(10, 1, 5, {.lock_delay = milliseconds(1000)});
+  grant(10, 1, 5);
+  primitives.note_believes(10, at(0));
+  claim(11, 1, 6);
+  kill(10);
+  remove(7, key(10));
+  primitives.on_lease_ended(LeaseId(10), true);
+  grant(11, 1, 6);
+  primitives.note_believes(10, at(0));
+  primitives.note_killed(10);
+  EXPECT_EQ(check.violation(), "");
+}
+
+TEST_F(PrimitivesCheckTest, AnEndByTimeBesidesAKillIsFound) {
+  kill(11);
+  primitives.on_lease_ended(LeaseId(11), true);
+  EXPECT_EQ(check.violation(), "");
+  command(by_leader(CommandKind::kLeaseExpire));
+  primitives.on_lease_ended(LeaseId(10), true);
+  EXPECT_TRUE(finds("session a ended by its time while its client counts on it")) << check.violation();
+}
+
+TEST_F(PrimitivesCheckTest, AKilledSessionThatLeavesSomethingBehindIsFound) {
+  claim(10, 1, 5, {.lock_delay = milliseconds(1000)});
+  kill(10);
+  put(6, key(10), "", 99);
+  primitives.on_lease_ended(LeaseId(10), true);
+  EXPECT_TRUE(finds("session a ended and left a/a behind")) << check.violation();
+}
+
+TEST_F(PrimitivesCheckTest, AKillThatIsToldAsDoneAndWasNotIsFound) {
+  v1::SessionResponse response;
+  response.mutable_opened();
+  primitives.note_response(10, response);
+  primitives.note_killed(10);
+  EXPECT_TRUE(finds("whoever killed session a was told that it is done, and it stands")) << check.violation();
+}
+
+TEST_F(PrimitivesCheckTest, WhatIsGrantedAfterAnEndIsFound) {
+  v1::SessionResponse response;
+  response.mutable_opened();
+  primitives.note_response(10, response);
+  kill(10);
+  put(6, "x");
+  primitives.on_lease_ended(LeaseId(10), true);
+  primitives.note_response(10, attached(6));
+  EXPECT_EQ(check.violation(), "") << "its server may not have heard of the end";
+  EXPECT_EQ(primitives.who_is_not_told(), "session a has ended, and its client does not know");
+  primitives.note_response(10, attached(7));
+  EXPECT_TRUE(finds("session a had ended at revision 6, and was told at 7")) << check.violation();
+  primitives.note_told(10, client::StateChanged{.state = client::SessionState::kExpired}, at(0));
+  EXPECT_EQ(primitives.who_is_not_told(), "");
+}
+
+TEST_F(PrimitivesCheckTest, WhatIsForcedMayBeTakenFromItsOwner) {
+  claim(10, 1, 5);
+  grant(10, 1, 5);
+  claim(11, 1, 6);
+  primitives.operators().note_force("a", 5, "now");
+  command({.kind = CommandKind::kInternal});
+  remove(7, key(10));
+  grant(11, 1, 6);
+  primitives.note_believes(10, at(0));
+  primitives.note_forced(key(10), 5);
+  EXPECT_EQ(check.violation(), "");
+  primitives.note_forced(key(11), 6);
+  EXPECT_TRUE(finds("whoever forced a/b with token 6 was told that it is done, and it stands")) << check.violation();
+}
+
+// --- Records.
+
+TEST_F(PrimitivesCheckTest, ACandidacyWithAnotherPriorityIsFound) {
+  ask(10, 1, {.kind = Wish::Kind::kCampaign, .value = "=1", .priority = 2});
+  const auto put_record = [&](int32_t priority) {
+    const std::string value = layers::encode(layers::CandidateRecord{.priority = priority, .value = "=1"});
+    primitives.on_command(
+        {.records = {{.key = layers::candidate_record_key("a", SessionId(10)), .value = value, .is_put = true}}});
+  };
+  put_record(2);
+  EXPECT_EQ(check.violation(), "");
+  put_record(1);
+  EXPECT_TRUE(finds("operation 1 of session a is a candidacy with priority 1, and did not ask for that"))
+      << check.violation();
+}
+
+TEST_F(PrimitivesCheckTest, ARecordThatIsLeftIsFound) {
+  const std::string record = layers::claim_record_key(key(10));
+  primitives.on_command({.records = {{.key = record, .is_put = true}}});
+  EXPECT_EQ(primitives.what_is_open(), "record claim/a/a is left");
+  primitives.on_command({.records = {{.key = record}}});
+  EXPECT_EQ(primitives.what_is_open(), "session a stands");
 }
 
 // --- Ends.

@@ -8,6 +8,7 @@ namespace {
 using std::chrono::seconds;
 
 constexpr Duration kMeddleMean = seconds(4);
+constexpr Duration kOperateMean = seconds(1);
 
 }  // namespace
 
@@ -39,7 +40,8 @@ SessionClients::SessionClients(World& world, NodeCluster& cluster, NodeCheck& ch
              .knobs = knobs,
              .result = result,
              .primitives = primitives_,
-             .random = world.decisions().generator("node.sessions")} {
+             .random = world.decisions().generator("node.sessions")},
+      operator_(scene_, world.decisions().generator("node.sessions.operator")) {
   if (NodeServer::is_verbose()) {
     story_ = std::make_unique<Story>(scene_);
     check.add_observer(*story_);
@@ -53,19 +55,32 @@ SessionClients::~SessionClients() = default;
 
 void SessionClients::start() {
   for (const auto& process : processes_) process->start();
-  if (!processes_.empty() && scene_.knobs.trouble_mean > Duration()) meddle();
+  if (processes_.empty() || scene_.knobs.trouble_mean == Duration()) return;
+  meddle();
+  operate();
 }
 
-void SessionClients::meddle() {
-  if (scene_.closing) return;
+SessionOwner* SessionClients::draw_owner() {
   std::vector<SessionOwner*> able;
   for (const auto& process : processes_) {
     for (const auto& owner : process->owners()) {
       if (!owner->is_over()) able.push_back(owner.get());
     }
   }
-  if (!able.empty()) {
-    SessionOwner& owner = *able[scene_.random.below(able.size())];
+  return able.empty() ? nullptr : able[scene_.random.below(able.size())];
+}
+
+void SessionClients::operate() {
+  if (scene_.closing) return;
+  if (SessionOwner* owner = draw_owner()) operator_.act(*owner);
+  scene_.world.scheduler().schedule(scene_.world.now() + scene_.random.exponential(kOperateMean),
+                                    [this] { operate(); });
+}
+
+void SessionClients::meddle() {
+  if (scene_.closing) return;
+  if (SessionOwner* drawn = draw_owner()) {
+    SessionOwner& owner = *drawn;
     const size_t node = scene_.cluster.pick_server();
     if (scene_.random.chance(1, 4)) {
       ++scene_.result.counts["sessions revoked by hand"];
@@ -73,7 +88,7 @@ void SessionClients::meddle() {
           node, [lease = LeaseId(owner.id())](NodeServer& server) { server.revoke(lease, [](const NodeAnswer&) {}); });
     } else if (const auto held = owner.draw_held()) {
       ++scene_.result.counts["claims deleted by hand"];
-      scene_.cluster.call(node, [key = ClaimHistory::key_of(*held, owner.id())](NodeServer& server) {
+      scene_.cluster.call(node, [key = ClaimHistory::key_of(held->name, owner.id())](NodeServer& server) {
         server.erase(key, [](const NodeAnswer&) {});
       });
     }
@@ -100,7 +115,7 @@ void SessionClients::close_if_idle() {
       if (!owner->is_over() && !owner->is_idle()) return;
     }
   }
-  if (!primitives_.leaders().who_is_behind().empty()) return;
+  if (!primitives_.leaders().who_is_behind().empty() || !primitives_.who_is_not_told().empty()) return;
   for (const auto& process : processes_) {
     process->step([&process] {
       for (const auto& owner : process->owners()) owner->close();
@@ -119,8 +134,9 @@ std::string SessionClients::why_not_done() const {
     }
   }
   if (are_over) return primitives_.what_is_open();
-  const std::string behind = primitives_.leaders().who_is_behind();
-  return behind.empty() ? "sessions are to close" : behind;
+  if (const std::string behind = primitives_.leaders().who_is_behind(); !behind.empty()) return behind;
+  const std::string not_told = primitives_.who_is_not_told();
+  return not_told.empty() ? "sessions are to close" : not_told;
 }
 
 void SessionClients::count(RunResult& result) const {
@@ -130,6 +146,12 @@ void SessionClients::count(RunResult& result) const {
   result.counts["leaders seen"] = primitives_.leaders().leaders_seen();
   result.counts["vacancies seen"] = primitives_.leaders().vacancies_seen();
   result.counts["leaders that may have been missed"] = primitives_.leaders().skips();
+  result.counts["elections judged"] = primitives_.candidates().elections();
+  result.counts["candidates passed over"] = primitives_.candidates().passed_over();
+  result.counts["candidates back from the line"] = primitives_.candidates().returned();
+  result.counts["sessions killed"] = primitives_.operators().killed();
+  result.counts["claims forced"] = primitives_.operators().forced();
+  result.counts["owners told that they were forced"] = primitives_.operators().told_forced();
 }
 
 }  // namespace conclave::sim

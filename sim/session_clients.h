@@ -1,5 +1,6 @@
-// SessionClients: the clients of sessions of one run (sim/session_process.h), and who deletes claims and revokes
-// sessions by hand. What clients do and are told is judged by PrimitivesCheck.
+// SessionClients: the clients of sessions of one run (sim/session_process.h), their operator
+// (sim/session_operator.h), and who deletes claims and revokes sessions by hand. What clients do and are told is judged
+// by PrimitivesCheck.
 #pragma once
 
 #include <memory>
@@ -10,6 +11,7 @@
 #include "sim/node_server.h"
 #include "sim/primitives_check.h"
 #include "sim/runner.h"
+#include "sim/session_operator.h"
 #include "sim/session_process.h"
 
 namespace conclave::sim {
@@ -36,13 +38,17 @@ class SessionClients {
  private:
   class Story;
 
+  // One that is not over; null: there is none.
+  [[nodiscard]] SessionOwner* draw_owner();
   void meddle();
+  void operate();
   void close_if_idle();
 
   PrimitivesCheck primitives_;
   SessionScene scene_;
   std::unique_ptr<Story> story_;  // of a verbose run
   std::vector<std::unique_ptr<SessionProcess>> processes_;
+  SessionOperator operator_;
 };
 
 }  // namespace conclave::sim

@@ -79,11 +79,11 @@ std::string SessionOwner::describe() const {
                      client::to_string(core_.state()), operations_.size(), held_.size());
 }
 
-std::optional<std::string> SessionOwner::draw_held() {
+std::optional<client::HeldClaim> SessionOwner::draw_held() {
   if (held_.empty()) return std::nullopt;
   auto one = held_.begin();
   std::advance(one, random_.below(held_.size()));
-  return one->first;
+  return client::HeldClaim{.name = one->first, .token = one->second.token};
 }
 
 void SessionOwner::plan(Duration after, std::function<void()> step) {
@@ -171,9 +171,10 @@ void SessionOwner::acquire_last() {
 void SessionOwner::campaign() {
   const std::string name = scene_.draw_election();
   const std::string value = NodeCheck::kWrittenAgain + scene_.cluster.next_value();
-  const auto priority = static_cast<int32_t>(random_.below(3)) - 1;
+  // Many alike, so that age decides too; below zero is a priority as well.
+  const int32_t priority = random_.coin() ? 0 : static_cast<int32_t>(random_.below(5)) - 1;
   note(core_.campaign(process_.now(), name, value, priority),
-       {.kind = Wish::Kind::kCampaign, .names = {name}, .value = value});
+       {.kind = Wish::Kind::kCampaign, .names = {name}, .value = value, .priority = priority});
 }
 
 void SessionOwner::cancel_one() {
@@ -227,6 +228,13 @@ void SessionOwner::let_go(const std::string& name, int64_t token) {
   }
 }
 
+// Or not: that is its own affair.
+void SessionOwner::heed(const client::ReleaseWanted& wanted) {
+  ++scene_.result.counts["owners asked to release"];
+  if (random_.coin()) return;
+  plan(random_.exponential(kThinkMean), [this, name = wanted.name, token = wanted.token] { let_go(name, token); });
+}
+
 // To somebody who waits, as far as is known; or to nobody.
 void SessionOwner::hand_over(const std::string& name, int64_t token) {
   int64_t to = static_cast<int64_t>(random_.below(1000) + 1);
@@ -253,6 +261,8 @@ void SessionOwner::take(const client::SessionEvent& event) {
   } else if (const auto* lost = std::get_if<client::ClaimLost>(&event)) {
     ++scene_.result.counts["claims lost"];
     held_.erase(lost->name);
+  } else if (const auto* wanted = std::get_if<client::ReleaseWanted>(&event)) {
+    heed(*wanted);
   }
 }
 

@@ -1,5 +1,6 @@
 // SessionOwner: one session of a simulated process (sim/session_process.h), and what its owner does with it at random:
-// acquires and releases locks, tries, waits, gives up, campaigns, proclaims, resigns, hands over, observes, closes.
+// acquires and releases locks, tries, waits, gives up, campaigns, proclaims, resigns, hands over, observes, closes, and
+// lets go when it is asked to.
 // What it does and is told goes to PrimitivesCheck. Gone with the process, or when the session is over.
 #pragma once
 
@@ -76,7 +77,7 @@ class SessionOwner final : public PrimitivesCheck::Mind {
   [[nodiscard]] bool is_done() const;
   // While closing: it has had its last lock.
   [[nodiscard]] bool is_idle() const { return operations_.empty() && held_.empty() && had_last_; }
-  [[nodiscard]] std::optional<std::string> draw_held();
+  [[nodiscard]] std::optional<client::HeldClaim> draw_held();
   [[nodiscard]] std::string describe() const;
 
  private:
@@ -99,6 +100,7 @@ class SessionOwner final : public PrimitivesCheck::Mind {
   void proclaim_one();
   void hold(const std::string& name, const Held& held);
   void let_go(const std::string& name, int64_t token);
+  void heed(const client::ReleaseWanted& wanted);
   void hand_over(const std::string& name, int64_t token);
   void on_ended(const client::OperationEnded& ended);
 
