@@ -85,6 +85,8 @@ class SessionCoreTest : public testing::Test {
       } else {
         const auto& seen = std::get<LeaderSeen>(event);
         out += fmt::format("leads {}@{} {}{}", seen.name, seen.token, seen.value, seen.skipped ? " skipped" : "");
+        if (!seen.is_new) out += " as before";
+        if (seen.candidates) out += fmt::format(", {} wait", seen.candidates->waiting());
       }
     }
     return out;
@@ -393,6 +395,25 @@ TEST_F(SessionCoreTest, ElectionsEndToEnd) {
   connect(one_);
   settle({&one_});
   EXPECT_EQ(told(one_), "leads boss@0  skipped");
+}
+
+TEST_F(SessionCoreTest, CandidatesAreToldBesideTheLeaderThatWasTold) {
+  open(one_);
+  open(two_);
+  one_.core.observe(world_.now, "boss", true);
+  (void)one_.core.campaign(world_.now, "boss", "a", 0);
+  settle();
+  EXPECT_EQ(told(one_), "1 done boss@2; leads boss@2 a, 0 wait");
+  (void)two_.core.campaign(world_.now, "boss", "b", 0);
+  settle({&one_, &two_});
+  EXPECT_EQ(told(one_), "leads boss@2 a as before, 1 wait");
+  disconnect(one_);
+  connect(one_);
+  settle();
+  EXPECT_EQ(told(one_), "leads boss@2 a as before, 1 wait") << "with them after a break, too";
+  one_.core.observe(world_.now, "boss", false);
+  settle();
+  EXPECT_EQ(told(one_), "");
 }
 
 // 1. Its term is ended by decision while it is away. 2. It asks for a transfer, which is refused when it is back.

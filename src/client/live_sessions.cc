@@ -50,6 +50,7 @@ struct LiveSessions::Live {
 
   struct Observed {
     std::vector<std::weak_ptr<Observation::State>> by;
+    bool candidates = false;     // are asked for
     std::optional<Leader> last;  // for who comes later
   };
 
@@ -75,7 +76,13 @@ struct LiveSessions::Live {
 
 void Observation::State::tell(const Leader& leader) {
   const std::lock_guard lock(mutex_);
-  if (live_) seen_(leader);
+  if (!live_) return;
+  if (options_.candidates || leader.waiting == 0) return seen_(leader);
+  // Another observer of the session asked for them.
+  Leader without = leader;
+  without.candidates.clear();
+  without.waiting = 0;
+  seen_(without);
 }
 
 void Observation::State::end() {
@@ -259,10 +266,11 @@ void LiveSessions::observe(int64_t session, std::weak_ptr<Observation::State> ob
   const std::shared_ptr<Observation::State> by = observation.lock();
   if (live == nullptr || !by) return;
   Live::Observed& observed = live->observed[by->name()];
-  const bool first = observed.by.empty();
+  const bool asks = observed.by.empty() || (by->wants_candidates() && !observed.candidates);
   observed.by.push_back(std::move(observation));
-  if (first) {
-    live->core.observe(loop_.now(), by->name());
+  if (asks) {
+    observed.candidates = observed.candidates || by->wants_candidates();
+    live->core.observe(loop_.now(), by->name(), observed.candidates);
     settle(*live);
   } else if (observed.last) {
     by->tell(*observed.last);
@@ -392,16 +400,27 @@ void LiveSessions::on_lost(Live& live, const ClaimLost& lost) {
 void LiveSessions::on_leader(Live& live, const LeaderSeen& seen) {
   const auto found = live.observed.find(seen.name);
   if (found == live.observed.end()) return;
-  const Leader leader{.name = seen.name,
-                      .token = seen.token,
-                      .value = seen.value,
-                      .lease = seen.lease,
-                      .revision = seen.revision,
-                      .skipped = seen.skipped};
+  Leader leader{.name = seen.name,
+                .token = seen.token,
+                .value = seen.value,
+                .lease = seen.lease,
+                .revision = seen.revision,
+                .skipped = seen.skipped};
+  if (seen.candidates) {
+    leader.waiting = seen.candidates->waiting();
+    for (const v1::Candidate& candidate : seen.candidates->best()) {
+      leader.candidates.push_back(
+          {.session = candidate.session(), .description = candidate.description(), .priority = candidate.priority()});
+    }
+  } else if (found->second.last) {
+    leader.waiting = found->second.last->waiting;
+    leader.candidates = found->second.last->candidates;
+  }
   found->second.last = leader;
   found->second.last->skipped = false;  // for who begins with it
   for (const auto& each : found->second.by) {
-    if (const auto observer = each.lock()) observer->tell(leader);
+    const auto observer = each.lock();
+    if (observer && (seen.is_new || observer->wants_candidates())) observer->tell(leader);
   }
 }
 

@@ -20,11 +20,13 @@ namespace conclave::client {
 
 class Observation::State {
  public:
-  State(std::shared_ptr<Io> io, int64_t session, std::string name, std::function<void(const Leader&)> seen)
-      : io_(std::move(io)), session_(session), name_(std::move(name)), seen_(std::move(seen)) {}
+  State(std::shared_ptr<Io> io, int64_t session, std::string name, std::function<void(const Leader&)> seen,
+        ObserveOptions options)
+      : io_(std::move(io)), session_(session), name_(std::move(name)), seen_(std::move(seen)), options_(options) {}
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] int64_t session() const { return session_; }
   [[nodiscard]] Io& io() const { return *io_; }
+  [[nodiscard]] bool wants_candidates() const { return options_.candidates; }
   // The client's thread. While it runs, end() waits.
   void tell(const Leader& leader);
   void end();
@@ -35,6 +37,7 @@ class Observation::State {
   const int64_t session_;
   const std::string name_;
   const std::function<void(const Leader&)> seen_;
+  const ObserveOptions options_;
   std::recursive_mutex mutex_;
   bool live_ = true;  // under the mutex
 };

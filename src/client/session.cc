@@ -174,8 +174,9 @@ void Session::campaign(std::string name, std::string value, CampaignOptions opti
                    into<Term>(std::move(done), [](std::shared_ptr<HeldState> held) { return Term(std::move(held)); }));
 }
 
-Observation Session::observe(std::string name, std::function<void(const Leader& leader)> seen) {
-  const auto state = std::make_shared<Observation::State>(handle_->io, handle_->id, std::move(name), std::move(seen));
+Observation Session::observe(std::string name, std::function<void(const Leader& leader)> seen, ObserveOptions options) {
+  const auto state =
+      std::make_shared<Observation::State>(handle_->io, handle_->id, std::move(name), std::move(seen), options);
   handle_->io->post([id = handle_->id, weak = std::weak_ptr(state)](Io& io) { io.sessions().observe(id, weak); });
   return Observation(state);
 }

@@ -69,7 +69,7 @@ class SessionCore::Impl {
   OperationId give_up(Instant now, const std::string& name, int64_t token, v1::SessionRequest request);
   OperationId transfer(Instant now, const std::string& name, int64_t token, int64_t to);
   OperationId proclaim(Instant now, const std::string& name, int64_t token, std::string value);
-  void observe(const std::string& name);
+  void observe(const std::string& name, bool candidates);
   void stop_observing(const std::string& name);
   void close(Instant now);
 
@@ -176,6 +176,7 @@ class SessionCore::Impl {
     int64_t token = 0;
     int64_t revision = 0;
     bool waits = false;  // for the answer to the newest asking
+    bool candidates = false;
   };
   std::map<std::string, Seen> observed_;
 };
@@ -333,10 +334,9 @@ void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& resp
       }
       seen.waits = false;
       // As it was before a break.
-      if (!leads.skipped() && seen.revision != 0 && seen.token == leads.token() &&
-          (leads.token() == 0 || seen.revision == leads.mod_revision())) {
-        return;
-      }
+      const bool same = !leads.skipped() && seen.revision != 0 && seen.token == leads.token() &&
+                        (leads.token() == 0 || seen.revision == leads.mod_revision());
+      if (same && !leads.has_candidates()) return;
       seen.token = leads.token();
       seen.revision = leads.mod_revision();
       events_.emplace_back(LeaderSeen{.name = leads.name(),
@@ -344,7 +344,9 @@ void SessionCore::Impl::on_response(Instant now, const v1::SessionResponse& resp
                                       .value = leads.value(),
                                       .lease = leads.lease(),
                                       .revision = leads.mod_revision(),
-                                      .skipped = leads.skipped()});
+                                      .skipped = leads.skipped(),
+                                      .is_new = !same});
+      if (leads.has_candidates()) std::get<LeaderSeen>(events_.back()).candidates = leads.candidates();
       return;
     }
     default:
@@ -359,7 +361,7 @@ void SessionCore::Impl::on_opened(Instant now) {
   trust(now, asked_at_);
   // Its time was over before the answer came: whether it stands, a keep-alive will tell.
   if (state_ == SessionState::kOpening) set_state(SessionState::kJeopardy, "the answer to its opening came too late");
-  for (const auto& [name, seen] : observed_) observe(name);
+  for (const auto& [name, seen] : observed_) observe(name, seen.candidates);
   flush(now);
 }
 
@@ -418,7 +420,7 @@ void SessionCore::Impl::on_attached(Instant now, const v1::SessionAttached& atta
       release_quietly(now, name, claim->token());
     }
   }
-  for (const auto& [name, seen] : observed_) observe(name);
+  for (const auto& [name, seen] : observed_) observe(name, seen.candidates);
   flush(now);
 }
 
@@ -577,8 +579,9 @@ OperationId SessionCore::Impl::proclaim(Instant now, const std::string& name, in
   return add(now, std::move(operation));
 }
 
-void SessionCore::Impl::observe(const std::string& name) {
+void SessionCore::Impl::observe(const std::string& name, bool candidates) {
   Seen& seen = observed_[name];
+  seen.candidates = candidates;
   if (!attached_) return;
   seen.waits = true;
   v1::SessionRequest request;
@@ -586,6 +589,7 @@ void SessionCore::Impl::observe(const std::string& name) {
   request.mutable_observe()->set_name(name);
   request.mutable_observe()->set_token(seen.token);
   request.mutable_observe()->set_mod_revision(seen.revision);
+  request.mutable_observe()->set_candidates(candidates);
   requests_.push_back(std::move(request));
 }
 
@@ -984,8 +988,8 @@ OperationId SessionCore::resign(Instant now, const std::string& name, int64_t to
 OperationId SessionCore::transfer(Instant now, const std::string& name, int64_t token, int64_t to) {
   return impl_->transfer(now, name, token, to);
 }
-void SessionCore::observe(Instant, const std::string& name) {
-  impl_->observe(name);
+void SessionCore::observe(Instant, const std::string& name, bool candidates) {
+  impl_->observe(name, candidates);
 }
 void SessionCore::stop_observing(Instant, const std::string& name) {
   impl_->stop_observing(name);

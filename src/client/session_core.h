@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -106,6 +107,8 @@ struct LeaderSeen {
   int64_t lease = 0;
   int64_t revision = 0;
   bool skipped = false;  // there may have been others between
+  bool is_new = true;    // false: of the leader this was told before, and only the candidates are others
+  std::optional<v1::Candidates> candidates;
 };
 using SessionEvent = std::variant<StateChanged, OperationEnded, ClaimLost, ReleaseWanted, LeaderSeen>;
 
@@ -142,7 +145,8 @@ class SessionCore {
   OperationId proclaim(Instant now, const std::string& name, int64_t token, std::string value);
   OperationId resign(Instant now, const std::string& name, int64_t token);
   OperationId transfer(Instant now, const std::string& name, int64_t token, int64_t to);
-  void observe(Instant now, const std::string& name);
+  // Again for a name that is observed: with the candidates from now on, or without.
+  void observe(Instant now, const std::string& name, bool candidates = false);
   void stop_observing(Instant now, const std::string& name);
   // Ends the session and all it owns; kClosed follows at once. A server is told as soon as there is one
   // (wants_stream()).

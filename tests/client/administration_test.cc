@@ -572,5 +572,43 @@ TEST_F(AdministrationOnAServerTest, SeveralLocksWhileOthersAreHeldOnlyWhereThatI
   EXPECT_FALSE(described(name + "/c").owner);
 }
 
+// Who asked for them is told; another observer of the same session hears of leaders only.
+TEST_F(AdministrationOnAServerTest, CandidatesAreObservedOnRequest) {
+  Session session = open("leads");
+  Session other = open("waits");
+  Told<std::string> leaders;
+  Told<std::string> waiting;
+  const Observation plain = session.observe("observed", [&](const Leader& leader) {
+    leaders.add(leader.value + "/" + std::to_string(leader.waiting + static_cast<int64_t>(leader.candidates.size())));
+  });
+  EXPECT_TRUE(leaders.wait_for("/0"));
+  const Observation observation =
+      session.observe("observed",
+                      [&](const Leader& leader) {
+                        std::string line = leader.value + "/" + std::to_string(leader.waiting);
+                        for (const Candidate& candidate : leader.candidates) {
+                          line += " " + candidate.description + "(" + std::to_string(candidate.priority) + ")";
+                        }
+                        waiting.add(line);
+                      },
+                      {.candidates = true});
+  EXPECT_TRUE(waiting.wait_for("/0"));
+  auto term = session.campaign("observed", "first");
+  ASSERT_TRUE(term);
+  EXPECT_TRUE(waiting.wait_for("first/0"));
+  std::stop_source cancel;
+  Waited<Term> next;
+  other.campaign("observed", "second", {.priority = 3, .cancel = cancel.get_token()},
+                 [&](auto answer) { next.give(std::move(answer)); });
+  EXPECT_TRUE(waiting.wait_for("first/1 waits(3)"));
+  cancel.request_stop();
+  EXPECT_TRUE(next.told.wait_for(false));
+  EXPECT_TRUE(waiting.wait([](const auto& all) { return all.back() == "first/0"; }));
+  EXPECT_TRUE(leaders.wait_for("first/0"));
+  EXPECT_EQ(term->resign(), HeldEnd::kReleased);
+  EXPECT_TRUE(leaders.wait([](const auto& all) { return all.back() == "/0"; }));
+  for (const std::string& line : leaders.all()) EXPECT_TRUE(line.ends_with("/0")) << line;
+}
+
 }  // namespace
 }  // namespace conclave::client

@@ -61,13 +61,6 @@ struct ForceReleaseOptions {
 
 // ---- Elections ----
 
-struct Candidate {
-  int64_t session = 0;
-  std::string description{};  // of the session
-  int32_t priority = 0;
-  std::string value{};
-};
-
 struct ElectionDescription {
   std::string name{};
   Leader leader{};  // token zero: nobody leads

@@ -32,6 +32,17 @@ class [[nodiscard]] Term : public Held {
   using Held::Held;
 };
 
+struct Candidate {
+  int64_t session = 0;
+  std::string description{};  // of the session
+  int32_t priority = 0;
+  std::string value{};  // in a description; observers are not told it
+};
+
+struct ObserveOptions {
+  bool candidates = false;  // also who waits to be elected
+};
+
 struct Leader {
   std::string name{};
   int64_t token = 0;  // zero: nobody leads
@@ -40,6 +51,10 @@ struct Leader {
   int64_t lease = 0;
   int64_t revision = 0;  // when the value was written; of a vacancy, when it was seen
   bool skipped = false;  // there may have been others since the last one told
+  // To observers that asked for it, as it was told last: who waits, in the order in which they would be elected, the
+  // first 32; and how many.
+  std::vector<Candidate> candidates{};
+  int64_t waiting = 0;
 };
 
 // While it lives, leaders and vacancies of an election are told, from the present one on. Move-only.

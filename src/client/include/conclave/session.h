@@ -71,8 +71,10 @@ class [[nodiscard]] Session {
   [[nodiscard]] std::expected<Term, Error> campaign(std::string name, std::string value, CampaignOptions options = {});
   void campaign(std::string name, std::string value, CampaignOptions options,
                 std::move_only_function<void(std::expected<Term, Error>)> done);
-  // `seen` on the client's thread: who leads now, or that nobody does, and then each change, until the session ends.
-  [[nodiscard]] Observation observe(std::string name, std::function<void(const Leader& leader)> seen);
+  // `seen` on the client's thread: who leads now, or that nobody does, and then each change, until the session ends;
+  // where asked for, of candidates too, several of them at once.
+  [[nodiscard]] Observation observe(std::string name, std::function<void(const Leader& leader)> seen,
+                                    ObserveOptions options = {});
 
  private:
   friend class Client;
