@@ -277,6 +277,12 @@ void Sessions::Impl::finish_attachment(Instant, const Pending& pending) {
   if (session == nullptr) return;
   v1::SessionResponse out = response(id, 0);
   v1::SessionAttached& attached = *out.mutable_attached();
+  // As the state is: of an entry with many events the claims are looked at again only later in the turn.
+  const auto owns = [&](const std::string& name, const Claim& claim) {
+    if (claim.granted || claim.token == Revision()) return claim.granted;
+    const std::optional<keyspace::KeyValue> owner = owner_of(view, name);
+    return owner && owner->key == claim.key;
+  };
   const std::optional<keyspace::LeaseInfo> lease = view.lease(lease_of(id));
   if (lease) attached.set_ttl_ms(lease->ttl_ms);
   if (pending.lists) {
@@ -286,7 +292,7 @@ void Sessions::Impl::finish_attachment(Instant, const Pending& pending) {
       told.set_name(name);
       told.set_kind(claim.kind == ClaimKind::kLock ? v1::LOCK : v1::ELECTION);
       told.set_token(claim.token.value());
-      told.set_granted(claim.granted);
+      told.set_granted(owns(name, claim));
     }
   }
   // First: from the list alone the client would not know why.
@@ -294,7 +300,7 @@ void Sessions::Impl::finish_attachment(Instant, const Pending& pending) {
   send(pending.stream, std::move(out));
   if (!pending.lists) return;
   for (const auto& [name, claim] : session->claims) {
-    if (!claim.granted) continue;
+    if (!owns(name, claim)) continue;
     RequestRecord record;
     const keyspace::Record* request = view.record(request_record_key(claim.key));
     if (request != nullptr && decode(request->value, record)) tell_request(id, name, claim, record);

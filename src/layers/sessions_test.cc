@@ -296,6 +296,28 @@ TEST_F(SessionsTest, SeveralLocksAtOnce) {
   EXPECT_EQ(settled(), "2#4 error INVALID_REQUEST");
 }
 
+// An entry had too many events to follow them one by one, and before all that wait were looked at again one attaches:
+// what it is told of its claims is so at the place it is told of.
+TEST_F(SessionsTest, WhatIsListedIsSoWhileClaimsAreLookedAtAgain) {
+  TestWorld world({.events_per_entry_max = 1});
+  const StreamId stream = world.sessions().open_stream();
+  const auto request = [&](const v1::SessionRequest& what) { world.sessions().request(world.now, stream, what); };
+  for (const int64_t session : {1, 2}) request(open_of(session));
+  world.settle();
+  v1::SessionRequest both = acquire_of(1, 1, "a");
+  both.mutable_acquire()->add_names("b");
+  request(both);
+  request(acquire_of(2, 1, "a"));
+  world.settle();
+  request(attach_of(2, 2));
+  world.sent.clear();
+  world.expire(1);
+  world.settle();
+  std::string said;
+  for (const v1::SessionResponse& response : world.sent[stream]) said += describe(response) + "; ";
+  EXPECT_EQ(said, "1 ended EXPIRED; 2 attached a@3+; 2 granted a@3; ");
+}
+
 // What is under way may be done before it: the session would hold that when it asks.
 TEST_F(SessionsTest, SeveralLocksTwiceAtOnce) {
   open(1);
