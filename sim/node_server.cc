@@ -270,8 +270,8 @@ void NodeServer::plan_idle(Duration after) {
       disk_done(std::move(*shared));
       if (again || storage_->wants_idle_mark()) {
         plan_idle(kQuiet);
-      } else if (storage_->waits_for_space()) {
-        plan_idle(kSpaceRetry);
+      } else if (const auto pause = storage_->space_retry()) {
+        plan_idle(*pause);
       }
     });
   });

@@ -20,8 +20,9 @@ constexpr Duration kRequestCheck = std::chrono::milliseconds(100);
 constexpr Duration kCommitMark = std::chrono::milliseconds(100);
 // History grows for minutes before it is due.
 constexpr Duration kHistoryCheck = std::chrono::seconds(1);
-// Election timeouts from one try of a leader without space to hand over to the next.
-constexpr int kHandOverEvery = 10;
+// Election timeouts from the first try of a leader without space to hand over to the second; doubled so many times.
+constexpr int kHandOverAfter = 10;
+constexpr int kHandOverDoublings = 7;
 // Ends of leases that consensus did not take are proposed again after this: while it hands over, it takes none.
 constexpr Duration kExpiryRetry = std::chrono::milliseconds(10);
 // Ends of sessions with delayed locks in one turn, each some ten microseconds; and when the next are looked at.
@@ -223,7 +224,7 @@ void Replica::take_output(Instant now) {
     if (!leads()) follow_leases();
     if (leads() && disk_full_) {
       world_.store(UseReserveJob{.group = options_.raft.group});
-      hand_over_at_ = now + kHandOverEvery * options_.raft.election_timeout;
+      plan_hand_over(now);
       handed_to_ = options_.raft.self;
     }
     // Reads and keep-alives that wait for a leader may go now.
@@ -502,21 +503,29 @@ void Replica::compact_history(Instant now) {
 // space. Where nobody does, releases go on out of the reserve.
 void Replica::on(Instant now, const SpaceChanged& result) {
   disk_full_ = result.full;
+  if (!disk_full_) hand_overs_ = 0;
   if (!disk_full_ || !leads()) return;
   REACHED(leader_disk_full);
   world_.store(UseReserveJob{.group = options_.raft.group});
-  hand_over_at_ = now + kHandOverEvery * options_.raft.election_timeout;
+  plan_hand_over(now);
   handed_to_ = options_.raft.self;
   step(now, raft::Transfer{});
 }
 
+void Replica::plan_hand_over(Instant now) {
+  hand_over_at_ =
+      now + kHandOverAfter * (1 << std::min(hand_overs_, kHandOverDoublings)) * options_.raft.election_timeout;
+  ++hand_overs_;
+}
+
 // Again and again: whom it was handed to may not have been there, or have no space either, and the cluster takes no
-// writes meanwhile. One voter after the other, so that among several without space the one that has some is found. Not
-// often: where nobody has, each that leads does the same.
+// writes meanwhile. One voter after the other, so that among several without space the one that has some is found. Ever
+// more rarely, counted over all terms while the disk is full: where nobody has space, each that leads does the same,
+// and with each new leader leases begin anew, whose ends are what makes space.
 void Replica::hand_over(Instant now) {
   if (!disk_full_ || !leads() || now < hand_over_at_) return;
   REACHED(leader_disk_full_again);
-  hand_over_at_ = now + kHandOverEvery * options_.raft.election_timeout;
+  plan_hand_over(now);
   std::vector<NodeId> others;  // in order of their ids, beginning behind the last
   for (const Member& member : raft_.membership().members()) {
     if (member.role == MemberRole::kVoter && member.id != options_.raft.self) others.push_back(member.id);

@@ -382,6 +382,7 @@ class Replica {
   void tell_digest();
   void tell_applied(Instant now);
   void hand_over(Instant now);
+  void plan_hand_over(Instant now);
   [[nodiscard]] bool tells_applied() const { return leads() && applied_term_ == raft_.status().term; }
   void take_verdict(DigestComparison::Verdict verdict, LogIndex index);
 
@@ -455,6 +456,7 @@ class Replica {
   bool dirty_ = false;              // requests came since the last flush(), or were left over by it
   bool disk_full_ = false;          // the log finds no space for another segment
   Instant hand_over_at_ = kNever;   // of a leader without space
+  int hand_overs_ = 0;              // tries, and terms begun without space, since there was some
   NodeId handed_to_;                // the newest it was offered to, or itself
   bool clock_lease_reads_ = false;  // the cluster's setting, as applied
 

@@ -495,6 +495,23 @@ TEST(ReplicaTest, ALeaderWhoseDiskIsFullHandsOverUntilSomebodyHasSpace) {
   EXPECT_EQ(group.leader(), spacious) << "it stays";
 }
 
+// Leases begin anew with each leader, and their ends are what may make space: they must come to their ends.
+TEST(ReplicaTest, WhereAllDisksAreFullTheLeaderChangesEverMoreRarely) {
+  Group group(3);
+  const uint64_t first = group.elect();
+  const Ticket granted = group.grant(first, 7, 60'000);
+  group.advance(milliseconds(100));
+  ASSERT_EQ(group.kind(granted), "applied");
+  for (uint64_t id = 1; id <= 3; ++id) group.replica(id).on_storage(group.now, SpaceChanged{.full = true});
+  group.advance(seconds(600));
+  ASSERT_NE(group.leader(), 0U);
+  EXPECT_FALSE(group.member(group.leader()).keyspace().lease(LeaseId(7)).has_value());
+  const Term term = group.replica(group.leader()).raft().status().term;
+  group.advance(seconds(600));
+  ASSERT_NE(group.leader(), 0U);
+  EXPECT_LE(group.replica(group.leader()).raft().status().term.value(), term.value() + 3);
+}
+
 TEST(ReplicaTest, TheLeaderHasOldHistoryCompacted) {
   ReplicaOptions options;
   options.history.age_max = seconds(64);

@@ -16,6 +16,8 @@ wal::SnapshotName name_of(GroupId group, const SnapshotMark& mark) {
 
 // Files open for sending: the two of a group that are kept, and some.
 constexpr size_t kSendingMax = 4;
+constexpr Duration kSpaceRetryMin = std::chrono::milliseconds(100);
+constexpr Duration kSpaceRetryMax = std::chrono::seconds(10);
 
 // Those of this cluster.
 std::vector<wal::GoodSnapshot> good_of(const wal::SnapshotSurvey& survey, ClusterId cluster) {
@@ -225,6 +227,7 @@ Result<bool> Storage::idle(bool quiet, std::vector<StorageResult>& results) {
     }
   }
   ASSIGN_OR_RETURN(const bool more, log_->maintain());
+  space_retry_ = log_->full() ? std::clamp(2 * space_retry_, kSpaceRetryMin, kSpaceRetryMax) : Duration();
   tell_space(results);
   return more;
 }

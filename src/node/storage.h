@@ -181,9 +181,12 @@ class Storage {
   // there is to tell. True if there is more to do at once.
   [[nodiscard]] Result<bool> idle(bool quiet, std::vector<StorageResult>& results);
   [[nodiscard]] bool wants_idle_mark() const { return log_->wants_idle_mark(); }
-  // The disk is full, which idle() has told: it is to be called again and again, to see that there is space. Nothing
-  // else may come of itself: what a leader refuses for want of space is no work here.
-  [[nodiscard]] bool waits_for_space() const { return log_->full(); }
+  // While the disk is full: idle() is to be called again after this, to see that there is space. Nothing else may come
+  // of itself: what a leader refuses for want of space is no work here. Ever more rarely, since a disk with a quota
+  // does not say that it is full before most of a segment was written.
+  [[nodiscard]] std::optional<Duration> space_retry() const {
+    return log_->full() ? std::optional(space_retry_) : std::nullopt;
+  }
 
   [[nodiscard]] wal::Space space() const { return log_->space(); }
   // These two may be read by other threads.
@@ -273,6 +276,7 @@ class Storage {
   wal::WriteGauge gauge_;
   wal::SpaceGauge space_gauge_;
   bool told_full_ = false;
+  Duration space_retry_{};  // set by idle()
   std::vector<wal::Ticket> tickets_;
   std::deque<StorageJob> others_;
   std::deque<Task> tasks_;

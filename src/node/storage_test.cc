@@ -390,7 +390,6 @@ TEST(Storage, AFullDiskIsToldAndItsReserveTakesWhatMayUseIt) {
   EXPECT_TRUE(server.storage->space_gauge().full());
   EXPECT_EQ(server.storage->space().spare_segments, 2U) << "the reserve";
   ASSERT_TRUE(server.storage->has_work()) << "waits for space";
-  EXPECT_TRUE(server.storage->waits_for_space());
   EXPECT_TRUE(server.work().empty()) << "and is told once";
   server.storage->add(UseReserveJob{.group = GroupId(9)});
   EXPECT_TRUE(server.work().empty()) << "another group's";
@@ -398,13 +397,17 @@ TEST(Storage, AFullDiskIsToldAndItsReserveTakesWhatMayUseIt) {
   results = server.work();
   ASSERT_EQ(results.size(), 1U);
   EXPECT_EQ(std::get<Persisted>(results[0]).sequence, server.sequence);
+  ASSERT_TRUE(server.storage->idle(true, results));
+  EXPECT_EQ(server.storage->space_retry(), std::chrono::milliseconds(100));
+  ASSERT_TRUE(server.storage->idle(true, results));
+  EXPECT_EQ(server.storage->space_retry(), std::chrono::milliseconds(200)) << "ever more rarely";
   server.disk->full = false;
   results.clear();
   while (server.storage->idle(true, results).value()) {
   }
   EXPECT_EQ(full_in(results), false);
   EXPECT_FALSE(server.storage->space_gauge().full());
-  EXPECT_FALSE(server.storage->waits_for_space());
+  EXPECT_FALSE(server.storage->space_retry());
 }
 
 }  // namespace

@@ -59,8 +59,8 @@ bool StorageThread::wait_for_jobs(bool idle_work, bool retry) {
   } else if (!storage_->has_work() && !idle_work) {
     if (storage_->wants_idle_mark()) {
       wake_.wait_for(lock, kQuiet, ready);
-    } else if (storage_->waits_for_space()) {
-      wake_.wait_for(lock, kSpaceRetry, ready);
+    } else if (const auto pause = storage_->space_retry()) {
+      wake_.wait_for(lock, *pause, ready);
     } else {
       wake_.wait(lock, ready);
     }
