@@ -406,6 +406,8 @@ TEST_F(SessionCoreTest, CandidatesAreToldBesideTheLeaderThatWasTold) {
   EXPECT_EQ(told(one_), "1 done boss@2; leads boss@2 a, 0 wait");
   (void)two_.core.campaign(world_.now, "boss", "b", 0);
   settle({&one_, &two_});
+  pass(milliseconds(100), {&one_, &two_});
+  settle({&one_, &two_});
   EXPECT_EQ(told(one_), "leads boss@2 a as before, 1 wait");
   disconnect(one_);
   connect(one_);

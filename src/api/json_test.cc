@@ -422,6 +422,7 @@ TEST_F(JsonTest, WhatHappensToASessionIsLines) {
   FakeHttp waits(cluster_, "/v1/election/campaign",
                  R"({"identity":{"session":"8","incarnation":"1","secret":"MDEyMzQ1Njc4OWFiY2RlZg==","sequence":"1"},)"
                  R"("campaign":{"name":"e","priority":3}})");
+  cluster_.advance(200ms);
   EXPECT_TRUE(
       candidates.says(R"("candidates":{"best":[{"session":"8","description":"other","priority":3}],"waiting":"1"}}})"))
       << candidates.body;

@@ -451,21 +451,24 @@ class WaitingCall : public SessionCall {
     const auto& names = request().acquire().names();
     return request().has_campaign() ? request().campaign().name() == name : std::ranges::count(names, name) > 0;
   }
+  // A candidate's token is another one whenever it is bound in line, and none while it is not.
+  [[nodiscard]] bool is_of(const v1::ClaimState& claim, int64_t token) {
+    return request().has_campaign() || claim.token() == token;
+  }
   void note_grant(const v1::Granted& granted) {
     if (!is_claimed_) {
       if (wants(granted.name())) granted_before_[granted.name()] = granted.token();
       return;
     }
     for (v1::ClaimState& claim : claims_) {
-      // Of a candidate the token is not known before it is elected.
-      if (claim.name() != granted.name() || (claim.token() != 0 && claim.token() != granted.token())) continue;
+      if (claim.name() != granted.name() || !is_of(claim, granted.token())) continue;
       claim.set_token(granted.token());
       claim.set_granted(true);
     }
   }
   void note_loss(const v1::Lost& lost) {
     for (const v1::ClaimState& claim : claims_) {
-      if (claim.name() != lost.name() || claim.token() != lost.token()) continue;
+      if (claim.name() != lost.name() || !is_of(claim, lost.token())) continue;
       REACHED(claim_lost_while_waiting);
       withdraw();
       fail(

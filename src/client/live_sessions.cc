@@ -270,6 +270,8 @@ void LiveSessions::observe(int64_t session, std::weak_ptr<Observation::State> ob
   observed.by.push_back(std::move(observation));
   if (asks) {
     observed.candidates = observed.candidates || by->wants_candidates();
+    // What comes of the asking is told only where it is new; candidates follow.
+    if (observed.last) by->tell(*observed.last);
     live->core.observe(loop_.now(), by->name(), observed.candidates);
     settle(*live);
   } else if (observed.last) {

@@ -3,6 +3,7 @@
 #include "base/mark.h"
 #include "layers/claim_record.h"
 #include "layers/command_builder.h"
+#include "layers/listing.h"
 #include "layers/recipe.h"
 
 namespace conclave::layers {
@@ -17,15 +18,15 @@ constexpr int64_t kClaimsLookedAt = 256;
 constexpr size_t kCandidatesPassedMax = 64;
 
 // Appends what makes a candidate again of the one that is bound: while it waits, and nobody came since the look.
-void add_return(CommandBuilder& command, const keyspace::View& view, const std::string& name, const Line& line) {
+// False: one that an older build bound, of which nobody knows any more what it was. It stays bound.
+bool add_return(CommandBuilder& command, const keyspace::View& view, const std::string& name, const Line& line) {
   const std::string prefix = claim_prefix(name);
   const std::string key(line.bound->key);
   const LeaseId lease = line.bound->lease;
   const std::string record_key = claim_record_key(key);
   ClaimRecord was;
   const keyspace::Record* record = view.record(record_key);
-  // One that an older build wrote does not say what it was.
-  if (record == nullptr || !decode(record->value, was)) was = {};
+  if (record == nullptr || !decode(record->value, was) || was.since == LogIndex()) return false;
   command.if_created(line.owner->key, line.owner->create)
       .if_created(key, line.bound->create)
       .if_none_created_after(prefix, claim_prefix_end(prefix), view.revision())
@@ -35,6 +36,7 @@ void add_return(CommandBuilder& command, const keyspace::View& view, const std::
                   encode(CandidateRecord{
                       .priority = was.priority, .value = std::string(line.bound->value), .since = was.since}),
                   lease);
+  return true;
 }
 
 }  // namespace
@@ -61,9 +63,11 @@ Line line_of(const keyspace::View& view, ByteView name) {
     ClaimRecord claim;
     if (!decode(record.value, claim) || claim.kind != ClaimKind::kElection) return true;
     const ByteView claim_key = key.substr(kClaimRecords.size());
-    if (!is_child(prefix, claim_key) || !view.get(claim_key)) return true;
+    if (!is_child(prefix, claim_key)) return true;
+    const std::optional<keyspace::KeyValue> value = view.get(claim_key);
+    if (!value || !is_on_its_lease(*value)) return true;
     ++of_sessions;
-    if (line.owner && line.owner->key != claim_key) line.bound = view.get(claim_key);
+    if (line.owner && line.owner->key != claim_key) line.bound = value;
     return true;
   });
   line.foreign = line.claims > of_sessions;
@@ -223,8 +227,8 @@ std::optional<std::string> Elections::command_for(const keyspace::View& view, co
     REACHED(candidate_bound_behind_others);
     add_election(command, view, name, *candidate);
   } else if (!line.foreign && line.bound) {
+    if (!add_return(command, view, name, line)) return std::nullopt;
     REACHED(candidate_is_bound_no_more);
-    add_return(command, view, name, line);
   } else {
     return std::nullopt;
   }

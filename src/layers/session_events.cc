@@ -14,6 +14,10 @@ namespace {
 using keyspace::CommandKind;
 using enum keyspace::GrpcCode;
 
+constexpr Duration kCandidatesToldEvery = std::chrono::milliseconds(100);
+// While the state cannot be looked at, or the index is built anew.
+constexpr Duration kCandidatesAgain = std::chrono::milliseconds(1);
+
 }  // namespace
 
 void Sessions::Impl::on_applied(Instant now, const keyspace::Applied& applied) {
@@ -230,7 +234,8 @@ void Sessions::Impl::observe(StreamId stream, const v1::SessionRequest& request)
     return;
   }
   Stream& state = streams_.at(stream);
-  if (state.observed.size() >= options_.claims_per_session_max) {
+  if (state.observed.size() >= options_.claims_per_session_max &&
+      !state.observed.contains({id, request.observe().name()})) {
     send_error(stream, id, 0, kResourceExhausted, "OVERLOADED", "the stream observes too many elections");
     return;
   }
@@ -257,7 +262,9 @@ void Sessions::Impl::begin_observing(const Pending& pending) {
   const bool same = token != 0 && token == observed.last.token() && mod_revision == observed.last.mod_revision();
   out.mutable_leadership()->set_first(true);
   // While the index is built anew they follow.
-  if (pending.candidates && !elections_.is_rebuilding()) {
+  if (pending.candidates && elections_.is_rebuilding()) {
+    candidates_changed_.insert(pending.text);
+  } else if (pending.candidates) {
     *out.mutable_leadership()->mutable_candidates() = candidates_of(world_.view(), elections_, pending.text);
   }
   out.mutable_leadership()->set_skipped((token != 0 || mod_revision != 0) && !same);
@@ -301,18 +308,21 @@ void Sessions::Impl::look_at_leaders(const std::set<std::string>& names, const s
   }
 }
 
-// Those of one turn at once: many campaign in one entry's wake, and each would be told to each observer.
-void Sessions::Impl::tell_candidates() {
-  if (candidates_changed_.empty() || elections_.is_rebuilding()) return;
+// Now and then: many campaign one after the other, and each change would be told to each observer.
+void Sessions::Impl::tell_candidates(Instant now) {
+  if (candidates_changed_.empty() || now < candidates_at_) return;
+  const bool may_look = world_.is_settled() && !elections_.is_rebuilding();
+  candidates_at_ = now + (may_look ? kCandidatesToldEvery : kCandidatesAgain);
+  if (!may_look) return;
   for (const std::string& name : std::exchange(candidates_changed_, {})) {
     const auto found = observed_.find(name);
     if (found == observed_.end()) continue;
-    v1::Leadership now = found->second.last;
-    *now.mutable_candidates() = candidates_of(world_.view(), elections_, name);
+    v1::Leadership told = found->second.last;
+    *told.mutable_candidates() = candidates_of(world_.view(), elections_, name);
     for (const auto& [observer, with_candidates] : found->second.observers) {
       if (!with_candidates) continue;
       v1::SessionResponse out = response(observer.second, 0);
-      *out.mutable_leadership() = now;
+      *out.mutable_leadership() = told;
       send(observer.first, std::move(out));
     }
   }

@@ -130,6 +130,7 @@ void Sessions::Impl::operate(Instant now, StreamId stream, const v1::SessionRequ
     Operation& operation = known->second;
     operation.stream = stream;
     operation.withdrawn = false;
+    if (operation.request && request.again()) operation.request->set_again(true);
     if (operation.stage != Operation::Stage::kAnswered) return;  // its answer comes
     v1::SessionResponse out = response(id, sequence);
     for (const std::string& name : operation.names) {
@@ -265,7 +266,7 @@ bool Sessions::Impl::holds_others(SessionId id, const Session& session, uint64_t
   }
   const auto is_its = [&](const auto& withdrawal) { return withdrawal.second.session == id; };
   if (!session.claims.empty() || std::any_of(withdrawals_.begin(), withdrawals_.end(), is_its)) return true;
-  return !session.listed && !claims_of(id).empty();
+  return !session.listed && !claims_of(id, 1).empty();
 }
 
 void Sessions::Impl::run_acquire(Instant now, SessionId id, Session& session, uint64_t sequence, Operation& operation) {
@@ -344,12 +345,13 @@ void Sessions::Impl::on_acquired(Instant now, SessionId id, Session& session, ui
     fail(now, id, sequence, kNotFound, "CLAIM_LOST", "it was decided before, and nothing of it stands");
     return;
   }
-  if (operation.withdrawn) {
-    withdraw_claims(now, id, sequence, 0);
-    return;
-  }
+  // A cancel waits for it, and takes back whatever it finds; also what nobody waits for any more.
   if (operation.cancelled_by != 0) {
     leave(now, id, sequence);
+    return;
+  }
+  if (operation.withdrawn) {
+    withdraw_claims(now, id, sequence, 0);
     return;
   }
   if (!waits) {
@@ -481,7 +483,7 @@ void Sessions::Impl::run_resign(Instant now, SessionId id, uint64_t sequence, Op
     if (transfers) {
       const keyspace::Record* candidate = view.record(candidate_record_key(name, to));
       if (candidate != nullptr) next = candidate_of(to, *candidate);
-    } else if (operation.attempts < kAttemptsMax) {
+    } else if (operation.attempts < kAttemptsMax && !elections_.is_rebuilding()) {
       next = elections_.best(view, name, id);
     }
     if (next) {
@@ -522,14 +524,14 @@ void Sessions::Impl::on_operation_written(Instant now, Ticket ticket, const Pend
   operation.ticket = 0;
   const bool applied = reply.error == ErrorId::kNone || reply.error == ErrorId::kRepeated;
   if (!applied && reply.error != ErrorId::kGuardFailed) {
-    if (operation.withdrawn) {
+    if (operation.cancelled_by != 0) {
+      leave(now, id, sequence);
+    } else if (operation.withdrawn) {
       withdraw_claims(now, id, sequence, sequence);
     } else if (reply.error == ErrorId::kStaleIncarnation && session.incarnation > operation.incarnation) {
       // Another stream took over here while it was under way, and asked for it again.
       REACHED(session_operation_again);
       run(now, id, sequence);
-    } else if (operation.cancelled_by != 0) {
-      leave(now, id, sequence);
     } else {
       fail(now, id, sequence, reply);
     }
@@ -638,13 +640,13 @@ void Sessions::Impl::on_guard_failed(Instant now, SessionId id, Session& session
   switch (request.what_case()) {
     case v1::SessionRequest::kAcquire:
     case v1::SessionRequest::kCampaign: {
+      if (operation.cancelled_by != 0) {
+        leave(now, id, sequence);
+        return;
+      }
       if (operation.withdrawn) {
         session.operations.erase(sequence);
         drop_if_idle(id);
-        return;
-      }
-      if (operation.cancelled_by != 0) {
-        leave(now, id, sequence);
         return;
       }
       const size_t own = request.has_campaign() ? 2 : operation.names.size();
@@ -689,13 +691,13 @@ void Sessions::Impl::on_operation_not_written(Instant now, Ticket ticket, const 
   Operation& operation = at->second;
   operation.ticket = 0;
   const SessionId id = pending.session;
+  if (operation.cancelled_by != 0) {
+    leave(now, id, pending.number);
+    return;
+  }
   if (operation.withdrawn) {
     // Of a look: it never was on its way.
     withdraw_claims(now, id, pending.number, operation.stage == Operation::Stage::kLook ? 0 : pending.number);
-    return;
-  }
-  if (operation.cancelled_by != 0) {
-    leave(now, id, pending.number);
     return;
   }
   const Refusal refusal = refusal_of(reason);
@@ -782,7 +784,7 @@ void Sessions::Impl::withdraw_claims(Instant now, SessionId id, uint64_t sequenc
       withdrawal.names.push_back({.name = name});
     } else {
       withdrawal.names.push_back(
-          {.name = name, .token = claim->second.token, .may_be_record = claim->second.kind == ClaimKind::kElection});
+          {.name = name, .token = claim->second.token, .may_be_candidate = claim->second.kind == ClaimKind::kElection});
     }
     forget_claim(session, name);
   }
@@ -819,10 +821,11 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
   }
   std::vector<std::pair<std::string, keyspace::KeyValue>> standing;  // by name
   std::optional<keyspace::KeyValue> before;
-  for (const auto& [name, token, may_be_record] : withdrawal.names) {
+  for (const auto& [name, token, may_be_candidate] : withdrawal.names) {
     const std::string key = claim_key(name, lease_of(id));
     const std::optional<keyspace::KeyValue> own = view.get(key);
-    if (own && own->lease == lease_of(id) && (token == Revision() || own->create == token)) {
+    const bool is_it = token == Revision() || may_be_candidate || (own && own->create == token);
+    if (own && own->lease == lease_of(id) && is_it) {
       const std::optional<keyspace::KeyValue> owner = owner_of(view, name);
       if (!before && owner && owner->key != key) before = owner;
       standing.emplace_back(name, *own);
@@ -830,7 +833,10 @@ void Sessions::Impl::run_withdrawal(Instant now, uint64_t number) {
     }
     const std::string candidate = candidate_record_key(name, id);
     const keyspace::Record* record = view.record(candidate);
-    if (record == nullptr || !may_be_record) continue;
+    if (record == nullptr || !may_be_candidate) continue;
+    // One that never was bound is not that which was.
+    CandidateRecord decoded;
+    if (token != Revision() && (!decode(record->value, decoded) || decoded.since == LogIndex())) continue;
     write(CommandBuilder().if_record_at(candidate, record->written_at).erase_record(candidate),
           {.kind = CommandKind::kInternal});
     return;

@@ -342,7 +342,7 @@ Sessions::Impl::Session* Sessions::Impl::speak_for(StreamId id, SessionId sessio
   return &session;
 }
 
-std::map<std::string, Sessions::Impl::Standing> Sessions::Impl::claims_of(SessionId id) const {
+std::map<std::string, Sessions::Impl::Standing> Sessions::Impl::claims_of(SessionId id, size_t enough) const {
   const keyspace::View& view = world_.view();
   const LeaseId lease = lease_of(id);
   const std::string suffix = claim_key("", lease);  // "/HEX"
@@ -357,7 +357,7 @@ std::map<std::string, Sessions::Impl::Standing> Sessions::Impl::claims_of(Sessio
       found[key.substr(0, key.size() - suffix.size())] = {.kind = claim_record_of(view, key).kind,
                                                           .token = value->create};
     }
-    if (keys.size() < kLeaseKeysAtOnce) break;
+    if (keys.size() < kLeaseKeysAtOnce || found.size() >= enough) break;
     from = keys.back() + '\0';
   }
   view.scan_lease_records(lease, kCandidateRecords, SIZE_MAX, [&](ByteView key, const keyspace::Record&) {
@@ -719,6 +719,7 @@ void Sessions::Impl::set_leading(Term term) {
 void Sessions::Impl::tick(Instant now) {
   end_waits(now);
   hand_over(now);
+  tell_candidates(now);
   while (!withdrawals_again_.empty() && withdrawals_again_.begin()->first <= now) {
     const uint64_t number = withdrawals_again_.begin()->second;
     withdrawals_again_.erase(withdrawals_again_.begin());
@@ -745,6 +746,7 @@ Instant Sessions::Impl::next_deadline() const {
   if (!withdrawals_again_.empty()) next = std::min(next, withdrawals_again_.begin()->first);
   if (!elections_again_.empty()) next = std::min(next, elections_again_.begin()->first);
   if (!observers_again_.empty()) next = std::min(next, observers_again_.front().first);
+  if (!candidates_changed_.empty()) next = std::min(next, candidates_at_);
   return next;
 }
 
@@ -753,7 +755,7 @@ bool Sessions::Impl::has_work() const {
   if (!keep_alives_to_ask_.empty() && keep_alives_under_way_ < options_.keep_alives_under_way_max) return true;
   if (!world_.is_settled()) return false;
   return queue_.is_rechecking() || elections_.is_rebuilding() || elections_.has_decisions() || !unsettled_.empty() ||
-         !unsettled_attachments_.empty() || !candidates_changed_.empty();
+         !unsettled_attachments_.empty();
 }
 
 void Sessions::Impl::work(Instant now) {
@@ -766,7 +768,6 @@ void Sessions::Impl::work(Instant now) {
     take_decisions();
   }
   decide_elections();
-  tell_candidates();
 }
 
 void Sessions::Impl::run_settled(Instant now) {

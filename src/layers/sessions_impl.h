@@ -152,8 +152,9 @@ class Sessions::Impl {
     SessionId session;
     struct Name {
       std::string name;
-      Revision token;             // zero: a candidate's, or not known
-      bool may_be_record = true;  // what stands may be a candidate's record
+      Revision token;  // zero: a candidate's, or not known
+      // A campaign's: bound, elected or a candidate again, it may stand by another token by now, or by its record.
+      bool may_be_candidate = true;
     };
     std::vector<Name> names;
     uint64_t unknown_sequence = 0;  // to be marked first: it may happen yet
@@ -177,12 +178,12 @@ class Sessions::Impl {
   void finish_read(Instant now, const Pending& pending);
   void finish_attachment(Instant now, const Pending& pending);
   Session* speak_for(StreamId stream, SessionId id, uint64_t incarnation);
-  // What the state has of it, by name; a candidacy's token is zero.
+  // What the state has of it, by name, or some of that, once so many were found; a candidacy's token is zero.
   struct Standing {
     ClaimKind kind = ClaimKind::kLock;
     Revision token;
   };
-  [[nodiscard]] std::map<std::string, Standing> claims_of(SessionId id) const;
+  [[nodiscard]] std::map<std::string, Standing> claims_of(SessionId id, size_t enough = SIZE_MAX) const;
   void list_claims(SessionId id, Session& session);
   void close(StreamId stream, SessionId id);
   void keep_alive(StreamId stream, const v1::KeepSessions& request);
@@ -248,7 +249,7 @@ class Sessions::Impl {
   void begin_observing(const Pending& pending);
   void stop_observing(StreamId stream, SessionId session, const std::string& name);
   void stop_observing(StreamId stream, SessionId session);
-  void tell_candidates();
+  void tell_candidates(Instant now);
   void look_at_leaders(const std::set<std::string>& names, const std::set<std::string>& twice);
   void decide_elections();
 
@@ -284,7 +285,8 @@ class Sessions::Impl {
 
   Elections elections_;
   std::map<std::string, Observed, std::less<>> observed_;
-  std::set<std::string> candidates_changed_;  // of names that are observed; told with the turn
+  std::set<std::string> candidates_changed_;  // of names that are observed
+  Instant candidates_at_ = Instant::min();    // not told before
 
   std::deque<std::pair<SessionId, uint64_t>> unsettled_;                // operations that wait for a state to look at
   std::deque<Pending> unsettled_attachments_;                           // and observers

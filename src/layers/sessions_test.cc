@@ -441,6 +441,31 @@ TEST_F(SessionsTest, WhoIsGoneIsWithdrawn) {
   EXPECT_EQ(world_.sessions().waiters(), 0U);
 }
 
+// A cancel waits for an operation whose call ends while its entry is under way: it is answered, whatever became of
+// that.
+TEST_F(SessionsTest, ACancelOfWhatIsWithdrawnIsAnswered) {
+  stand_in_line();
+  (void)said();
+  uint64_t sequence = 1;
+  for (const char how : {'n', 'g', 'u'}) {
+    SCOPED_TRACE(how);
+    const StreamId call = world_.sessions().open_stream();
+    v1::SessionIdentity identity;
+    identity.set_session(2);
+    identity.set_secret(std::string(kSecret));
+    identity.set_incarnation(1);
+    world_.sessions().introduce(world_.now, call, identity);
+    const uint64_t target = ++sequence;
+    ask_at(call, acquire_of(2, target, how == 'g' ? "orders" : "other"));  // stands in line for orders already
+    ask(cancel_of(2, ++sequence, target, "other"));
+    world_.sessions().withdraw(world_.now, call, SessionId(2), target);
+    world_.sessions().close_stream(call);
+    if (how == 'u') world_.lose_write();
+    EXPECT_EQ(settled(), fmt::format("2#{} cancelled", sequence));
+    EXPECT_EQ(create_of("other/2"), 0);
+  }
+}
+
 // The session was attached at another server meanwhile, and was told of its grant there: what this one wants to take
 // back is not what waited.
 TEST_F(SessionsTest, WhatWasGrantedMeanwhileIsNotTakenBack) {
@@ -947,24 +972,38 @@ TEST_F(SessionElectionsTest, ObserversSeeCandidatesOnRequest) {
   world_.settle();
   EXPECT_EQ(said_to(watcher), "0 leads boss@0 , 0 wait:");
   EXPECT_EQ(said_to(without), "0 leads boss@0 ");
+  // The first change at once, later ones each after a tenth of a second, as they are then.
+  const auto pass = [&] {
+    world_.now = std::max(world_.now, world_.sessions().next_deadline());
+    world_.sessions().tick(world_.now);
+  };
   ask(campaign_of(1, 1, "boss", 0));
   (void)settled();
+  pass();
   EXPECT_EQ(said_to(watcher), "0 leads boss@2 v1; 0 leads boss@2 v1, 0 wait:");
   EXPECT_EQ(said_to(without), "0 leads boss@2 v1");
   ask(campaign_of(2, 1, "boss", 0));
   (void)settled();
+  const Instant before = world_.now;
+  pass();
+  EXPECT_EQ(world_.now, before + milliseconds(100));
   ask(campaign_of(3, 1, "boss", 7));
   (void)settled();
+  pass();
+  EXPECT_EQ(world_.sessions().next_deadline(), kNever);
   ask(cancel_of(2, 2, 1, "boss"));
   (void)settled();
+  pass();
   EXPECT_EQ(said_to(watcher),
             "0 leads boss@2 v1, 1 wait: 2(0); 0 leads boss@2 v1, 2 wait: 3(7) 2(0); "
             "0 leads boss@2 v1, 1 wait: 3(7)");
   EXPECT_EQ(said_to(without), "");
-  // Another state, whose candidates are read anew: those that stand are told.
+  // Another state, whose candidates are read anew: those that stand are told then, to who begins meanwhile too.
   world_.sessions().on_state_replaced(world_.now);
+  ask_at(watcher, observe);
   world_.settle();
-  EXPECT_EQ(said_to(watcher), "0 leads boss@2 v1 skipped; 0 leads boss@2 v1, 1 wait: 3(7)");
+  pass();
+  EXPECT_EQ(said_to(watcher), "0 leads boss@2 v1 skipped; 0 leads boss@2 v1; 0 leads boss@2 v1, 1 wait: 3(7)");
 }
 
 // No more are named than an answer has room for.
