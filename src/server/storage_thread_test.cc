@@ -34,18 +34,19 @@ TEST(StorageThread, SeesThatThereIsSpaceAgainWithNothingToWrite) {
     ASSERT_TRUE(opened) << opened.error().message;
     disk.full = true;
     std::vector<bool> told;
-    const StorageThread thread(std::move(opened->storage), clock, loop, [&](std::vector<node::StorageResult> results) {
-      for (const node::StorageResult& result : results) {
-        const auto* changed = std::get_if<node::SpaceChanged>(&result);
-        if (changed == nullptr) continue;
-        told.push_back(changed->full);
-        if (changed->full) {
-          disk.full = false;
-        } else {
-          loop.stop();
-        }
-      }
-    });
+    const StorageThread thread(std::move(opened->storage), clock, loop,
+                               [&](const std::vector<node::StorageResult>& results) {
+                                 for (const node::StorageResult& result : results) {
+                                   const auto* changed = std::get_if<node::SpaceChanged>(&result);
+                                   if (changed == nullptr) continue;
+                                   told.push_back(changed->full);
+                                   if (changed->full) {
+                                     disk.full = false;
+                                   } else {
+                                     loop.stop();
+                                   }
+                                 }
+                               });
     (void)loop.call_at(loop.now() + seconds(30), [&] { loop.stop(); });
     loop.run();
     EXPECT_EQ(told, (std::vector<bool>{true, false}));
