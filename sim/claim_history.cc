@@ -18,7 +18,7 @@ std::string ClaimHistory::key_of(const std::string& name, int64_t session) {
 
 int64_t ClaimHistory::session_of(const std::string& key) {
   int64_t session = 0;
-  const char* begin = key.data() + key.rfind('/') + 1;
+  const char* begin = key.data() + (key.rfind('/') + 1);  // without a slash, all of it
   const char* end = key.data() + key.size();
   const auto parsed = std::from_chars(begin, end, session, 16);
   return parsed.ec == std::errc() && parsed.ptr == end ? session : 0;
