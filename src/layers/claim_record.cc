@@ -52,7 +52,7 @@ bool decode(ByteView bytes, ClaimRecord& out) {
   const uint64_t priority = was_candidate ? reader.varint() : 0;
   out.since = LogIndex(was_candidate ? reader.varint() : 0);
   if (!reader.finished() || kind > static_cast<uint8_t>(ClaimKind::kElection) || delay > kLockDelayMsMax ||
-      priority > UINT32_MAX) {
+      priority > UINT32_MAX || (was_candidate && out.since == LogIndex())) {
     return false;
   }
   out.kind = static_cast<ClaimKind>(kind);
@@ -91,8 +91,9 @@ bool decode(ByteView bytes, CandidateRecord& out) {
   if (!read_version(reader)) return false;
   const uint64_t priority = reader.varint();
   out.value = std::string(reader.sized());
-  out.since = LogIndex(reader.ok() && !reader.finished() ? reader.varint() : 0);
-  if (!reader.finished() || priority > UINT32_MAX) return false;
+  const bool was_bound = reader.ok() && !reader.finished();
+  out.since = LogIndex(was_bound ? reader.varint() : 0);
+  if (!reader.finished() || priority > UINT32_MAX || (was_bound && out.since == LogIndex())) return false;
   out.priority = unzigzag(priority);
   return true;
 }

@@ -377,7 +377,7 @@ void Sessions::Impl::list_claims(SessionId id, Session& session) {
     const auto known = session.claims.find(name);
     if (known != session.claims.end() && known->second.token == standing.token) continue;
     track(id, session, name, standing.kind, standing.token,
-          known == session.claims.end() || standing.token == Revision() ? 0 : known->second.operation);
+          known == session.claims.end() ? 0 : known->second.operation);
   }
   std::vector<std::string> gone;
   for (const auto& [name, claim] : session.claims) {

@@ -1155,6 +1155,16 @@ TEST(ClaimRecord, RecordsAreReadBackAndOthersRefused) {
     CandidateRecord back;
     ASSERT_TRUE(decode(encode(candidate), back));
     EXPECT_EQ(candidate, back);
+    // Of one that was bound: both say what it was. An entry that is none is no part of either.
+    const ClaimRecord bound{.kind = ClaimKind::kElection, .priority = priority, .since = LogIndex(300)};
+    ASSERT_TRUE(decode(encode(bound), claim_back));
+    EXPECT_EQ(bound, claim_back);
+    const CandidateRecord returned{.priority = priority, .value = "v", .since = LogIndex(300)};
+    ASSERT_TRUE(decode(encode(returned), back));
+    EXPECT_EQ(returned, back);
+    EXPECT_FALSE(decode(encode(candidate) + std::string(1, '\0'), back));
+    EXPECT_FALSE(decode(encode(claim) + std::string("\x05\0", 2), claim_back));
+    EXPECT_FALSE(decode(encode(claim) + "\x05", claim_back));
   }
   const RequestRecord request{.token = 9, .forced = true, .note = "x"};
   RequestRecord request_back;
