@@ -31,7 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   BootstrapState state = BootstrapState::kEmpty;
   Bootstrap* self = nullptr;
   Bootstrap bootstrap(NodeId(1), {{NodeId(2), "n2"}, {NodeId(3), "n3"}}, 7,
-                      {.send = [&](NodeId, std::string frame) { sent += frame.empty() ? 0 : 1; },
+                      {.send = [&](NodeId, const std::string& frame) { sent += frame.empty() ? 0 : 1; },
                        .state = [&] { return state; },
                        .begin =
                            [&] {
