@@ -346,8 +346,8 @@ void Sessions::Impl::on_acquired(Instant now, SessionId id, Session& session, ui
     return;
   }
   // A cancel waits for it, and takes back whatever it finds; also what nobody waits for any more.
-  if (operation.cancelled_by != 0) {
-    leave(now, id, sequence);
+  if (operation.cancelled) {
+    fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
     return;
   }
   if (operation.withdrawn) {
@@ -391,7 +391,7 @@ void Sessions::Impl::run_cancel(Instant now, SessionId id, Session& session, uin
     switch (cancelled.stage) {
       case Operation::Stage::kWrite:
       case Operation::Stage::kRefuse:
-        cancelled.cancelled_by = sequence;
+        cancelled.cancelled = true;
         operation.stage = Operation::Stage::kTarget;
         return;
       case Operation::Stage::kAnswered:
@@ -424,13 +424,6 @@ void Sessions::Impl::delete_claims(SessionId id, uint64_t sequence, Operation& o
     command.erase_record(candidate_record_key(name, id));
   }
   write(id, sequence, operation, Operation::Stage::kCancel, command);
-}
-
-// What a cancel waited for has been decided: it stands, or what became of it is to be found out by a mark.
-void Sessions::Impl::leave(Instant now, SessionId id, uint64_t sequence) {
-  const uint64_t cancel = sessions_.at(id).operations.at(sequence).cancelled_by;
-  fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
-  run(now, id, cancel);
 }
 
 // ---- Elections ----
@@ -524,8 +517,8 @@ void Sessions::Impl::on_operation_written(Instant now, Ticket ticket, const Pend
   operation.ticket = 0;
   const bool applied = reply.error == ErrorId::kNone || reply.error == ErrorId::kRepeated;
   if (!applied && reply.error != ErrorId::kGuardFailed) {
-    if (operation.cancelled_by != 0) {
-      leave(now, id, sequence);
+    if (operation.cancelled) {
+      fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
     } else if (operation.withdrawn) {
       withdraw_claims(now, id, sequence, sequence);
     } else if (reply.error == ErrorId::kStaleIncarnation && session.incarnation > operation.incarnation) {
@@ -538,8 +531,8 @@ void Sessions::Impl::on_operation_written(Instant now, Ticket ticket, const Pend
     return;
   }
   if (operation.stage == Operation::Stage::kRefuse) {
-    if (operation.cancelled_by != 0) {
-      leave(now, id, sequence);
+    if (operation.cancelled) {
+      fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
     } else if (reply.error == ErrorId::kNone) {
       fail(now, id, sequence, operation.refusal.code, operation.refusal.reason, operation.refusal.message);
     } else {
@@ -640,8 +633,8 @@ void Sessions::Impl::on_guard_failed(Instant now, SessionId id, Session& session
   switch (request.what_case()) {
     case v1::SessionRequest::kAcquire:
     case v1::SessionRequest::kCampaign: {
-      if (operation.cancelled_by != 0) {
-        leave(now, id, sequence);
+      if (operation.cancelled) {
+        fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
         return;
       }
       if (operation.withdrawn) {
@@ -691,8 +684,8 @@ void Sessions::Impl::on_operation_not_written(Instant now, Ticket ticket, const 
   Operation& operation = at->second;
   operation.ticket = 0;
   const SessionId id = pending.session;
-  if (operation.cancelled_by != 0) {
-    leave(now, id, pending.number);
+  if (operation.cancelled) {
+    fail(now, id, pending.number, kCanceled, "CANCELLED", "by its client");
     return;
   }
   if (operation.withdrawn) {
@@ -704,14 +697,27 @@ void Sessions::Impl::on_operation_not_written(Instant now, Ticket ticket, const 
   fail(now, id, pending.number, refusal.code, refusal.reason, refusal.message);
 }
 
-void Sessions::Impl::finish(Instant, SessionId id, uint64_t sequence, v1::SessionResponse&& response) {
+void Sessions::Impl::finish(Instant now, SessionId id, uint64_t sequence, v1::SessionResponse&& response) {
   Session& session = sessions_.at(id);
   const auto found = session.operations.find(sequence);
   const StreamId stream = found->second.stream;
+  const bool cancelled = found->second.cancelled;
   waits_.erase({found->second.deadline, {id, sequence}});
   session.operations.erase(found);
   send(stream, std::move(response));
+  if (cancelled) run_cancels_of(now, id, sequence);
   drop_if_idle(id);
+}
+
+// What cancels waited for has been decided, whatever it was: it stands, or what became of it a mark will say.
+void Sessions::Impl::run_cancels_of(Instant now, SessionId id, uint64_t target) {
+  std::vector<uint64_t> cancels;
+  for (const auto& [sequence, operation] : sessions_.at(id).operations) {
+    if (operation.stage == Operation::Stage::kTarget && operation.request->cancel().operation() == target) {
+      cancels.push_back(sequence);
+    }
+  }
+  for (const uint64_t cancel : cancels) run(now, id, cancel);
 }
 
 void Sessions::Impl::fail(Instant now, SessionId id, uint64_t sequence, keyspace::GrpcCode code,
@@ -759,7 +765,9 @@ void Sessions::Impl::withdraw(Instant now, StreamId stream, SessionId id, uint64
   if (operation.stage == Stage::kAnswered) {
     withdraw_claims(now, id, sequence, 0);
   } else if (operation.stage == Stage::kSettle || operation.stage == Stage::kLook) {
+    const bool cancelled = operation.cancelled;
     found->second.operations.erase(at);
+    if (cancelled) run_cancels_of(now, id, sequence);
     drop_if_idle(id);
   }
   // Otherwise its entry is under way, and decides what is left to do.

@@ -100,7 +100,7 @@ class Sessions::Impl {
     bool proven = false;  // a round was made for it
     int attempts = 0;
     Instant deadline = kNever;  // of an acquire
-    uint64_t cancelled_by = 0;  // a cancel waits for its entry
+    bool cancelled = false;     // a cancel waits for it to be decided
     bool withdrawn = false;     // nobody waits for it
     uint64_t incarnation = 0;   // that its command carries
     Refusal refusal;
@@ -227,7 +227,7 @@ class Sessions::Impl {
   void fail(Instant now, SessionId id, uint64_t sequence, keyspace::GrpcCode code, std::string_view reason,
             std::string_view message);
   void fail(Instant now, SessionId id, uint64_t sequence, const Reply& reply);
-  void leave(Instant now, SessionId id, uint64_t sequence);
+  void run_cancels_of(Instant now, SessionId id, uint64_t target);
   void withdraw_claims(Instant now, SessionId id, uint64_t sequence, uint64_t unknown);
   void run_withdrawal(Instant now, uint64_t number);
   void track(SessionId id, Session& session, const std::string& name, ClaimKind kind, Revision token,

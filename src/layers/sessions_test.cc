@@ -466,6 +466,40 @@ TEST_F(SessionsTest, ACancelOfWhatIsWithdrawnIsAnswered) {
   }
 }
 
+// Whatever the operation that it waits for comes to.
+TEST_F(SessionsTest, ACancelIsAnsweredWhateverIsDecided) {
+  open(1);
+  ask(acquire_of(1, 1, "orders"));
+  EXPECT_EQ(settled(), "1#1 claimed orders@2+");
+  // Nothing of it stands any more when it is answered again.
+  const StreamId other = world_.sessions().open_stream();
+  ask_at(other, attach_of(1, 2));
+  world_.settle();
+  (void)said_to(other);
+  v1::SessionRequest again = acquire_of(1, 1, "orders");
+  again.set_again(true);
+  world_.erase("orders/1");
+  ask_at(other, again);
+  ask_at(other, cancel_of(1, 2, 1, "orders"));
+  world_.settle();
+  EXPECT_EQ(said_to(other), "1 lost orders@2 DELETED; 1#1 error CLAIM_LOST; 1#2 cancelled");
+  // Two of them, of one operation.
+  ask_at(other, acquire_of(1, 3, "orders"));
+  ask_at(other, cancel_of(1, 4, 3, "orders"));
+  ask_at(other, cancel_of(1, 5, 3, "orders"));
+  world_.settle();
+  EXPECT_EQ(said_to(other), "1#3 error CANCELLED; 1#4 cancelled; 1#5 cancelled");
+  EXPECT_EQ(create_of("orders/1"), 0);
+  // What is no acquire is done all the same.
+  ask_at(other, acquire_of(1, 6, "orders"));
+  world_.settle();
+  (void)said_to(other);
+  ask_at(other, release_of(1, 7, "orders", create_of("orders/1")));
+  ask_at(other, cancel_of(1, 8, 7, "orders"));
+  world_.settle();
+  EXPECT_EQ(said_to(other), "1#7 released; 1#8 cancelled");
+}
+
 // The session was attached at another server meanwhile, and was told of its grant there: what this one wants to take
 // back is not what waited.
 TEST_F(SessionsTest, WhatWasGrantedMeanwhileIsNotTakenBack) {
