@@ -13,6 +13,7 @@
 
 #include "api/members.h"
 #include "api/service.h"
+#include "api/status.h"
 #include "base/assert.h"
 #include "conclave/v1/cluster.pb.h"
 #include "env/posix/clock.h"
@@ -930,6 +931,11 @@ std::unique_ptr<net::CallHandler> Wired::open(net::ServerCall& call) {
   const std::string why = is_added_ ? "this server waits for a leader to reach it: add it with `conclave member add`"
                           : lost_   ? "this server lost its data and waits to be re-admitted"
                                     : "the cluster has not begun: run `conclave init` once";
+  // Clients of conclave.v1 tell by its word that nothing was done, and ask again.
+  if (call.path().starts_with("/conclave.v1.")) {
+    return std::make_unique<Refuse>(
+        call, api::status_of(api::session_error(keyspace::GrpcCode::kUnavailable, api::kNoQuorumReason, why)));
+  }
   return std::make_unique<Refuse>(call, net::GrpcStatus{.code = kGrpcUnavailable, .message = why});
 }
 

@@ -1,5 +1,10 @@
 // What operators ask and decide, and what the client library promises beside it, on a real server: one process with it,
 // its clients as they are.
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -18,15 +23,31 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// A cluster of one on loopback, in a directory and a thread of its own.
+// A port of loopback that nobody listens on.
+uint16_t free_port() {
+  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  EXPECT_EQ(bind(socket, reinterpret_cast<sockaddr*>(&address), size), 0);
+  EXPECT_EQ(getsockname(socket, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  close(socket);
+  return ntohs(address.sin_port);
+}
+
+// A cluster of one on loopback, in a directory and a thread of its own; or a server of one that has not begun.
 class RealServer {
  public:
-  RealServer() {
+  explicit RealServer(const std::string& join = {}) {
     server::set_log(server::LogFormat::kText, server::LogLevel::kError);
     directory_ = testing::TempDir() + "conclave-administration-XXXXXX";
     EXPECT_NE(mkdtemp(directory_.data()), nullptr);
-    auto started =
-        server::Server::start({.data = directory_ + "/data", .client_listen = {.port = 0}, .peer_listen = {.port = 0}});
+    auto started = server::Server::start({.name = "n1",
+                                          .data = directory_ + "/data",
+                                          .client_listen = {.port = 0},
+                                          .peer_listen = {.port = 0},
+                                          .join = join});
     if (!started) throw std::runtime_error(started.error().message);
     server_ = std::move(*started);
     endpoint_ = "127.0.0.1:" + std::to_string(server_->info().client.port);
@@ -337,6 +358,20 @@ TEST_F(AdministrationOnAServerTest, WhatIsNoName) {
   EXPECT_EQ(reason_of(client.force_release(name, 0)), "rejected INVALID_REQUEST") << "no token";
   EXPECT_EQ(reason_of(client.force_release(name, 1, {.reason = std::string(257, 'r')})), "rejected INVALID_REQUEST");
   EXPECT_EQ(client.force_release(name, 1), false) << "nobody owns it";
+}
+
+// What a server refuses that serves nobody yet has certainly not been done.
+TEST(AdministrationTest, AServerThatHasNotBegunHasDoneNothing) {
+  const RealServer server("n1=127.0.0.1:" + std::to_string(free_port()) +
+                          ",n2=127.0.0.1:" + std::to_string(free_port()));
+  auto client = Client::open({.endpoints = server.endpoint(), .request_timeout = 200ms});
+  ASSERT_TRUE(client);
+  const auto asked = client->request_release("a lock");
+  ASSERT_FALSE(asked);
+  EXPECT_EQ(asked.error().kind, ErrorKind::kNotApplied) << asked.error().message;
+  const auto killed = client->kill_session(7);
+  ASSERT_FALSE(killed);
+  EXPECT_EQ(killed.error().kind, ErrorKind::kNotApplied) << killed.error().message;
 }
 
 // ---- Sessions ----
