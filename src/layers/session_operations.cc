@@ -347,7 +347,7 @@ void Sessions::Impl::on_acquired(Instant now, SessionId id, Session& session, ui
   }
   // A cancel waits for it, and takes back whatever it finds; also what nobody waits for any more.
   if (operation.cancelled) {
-    fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
+    fail_cancelled(now, id, sequence);
     return;
   }
   if (operation.withdrawn) {
@@ -395,11 +395,11 @@ void Sessions::Impl::run_cancel(Instant now, SessionId id, Session& session, uin
         operation.stage = Operation::Stage::kTarget;
         return;
       case Operation::Stage::kAnswered:
-        fail(now, id, target, kCanceled, "CANCELLED", "by its client");
+        fail_cancelled(now, id, target);
         delete_claims(id, sequence, operation);
         return;
       default:
-        fail(now, id, target, kCanceled, "CANCELLED", "by its client");
+        fail_cancelled(now, id, target);
         break;
     }
   } else {
@@ -518,7 +518,7 @@ void Sessions::Impl::on_operation_written(Instant now, Ticket ticket, const Pend
   const bool applied = reply.error == ErrorId::kNone || reply.error == ErrorId::kRepeated;
   if (!applied && reply.error != ErrorId::kGuardFailed) {
     if (operation.cancelled) {
-      fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
+      fail_cancelled(now, id, sequence);
     } else if (operation.withdrawn) {
       withdraw_claims(now, id, sequence, sequence);
     } else if (reply.error == ErrorId::kStaleIncarnation && session.incarnation > operation.incarnation) {
@@ -532,7 +532,7 @@ void Sessions::Impl::on_operation_written(Instant now, Ticket ticket, const Pend
   }
   if (operation.stage == Operation::Stage::kRefuse) {
     if (operation.cancelled) {
-      fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
+      fail_cancelled(now, id, sequence);
     } else if (reply.error == ErrorId::kNone) {
       fail(now, id, sequence, operation.refusal.code, operation.refusal.reason, operation.refusal.message);
     } else {
@@ -634,7 +634,7 @@ void Sessions::Impl::on_guard_failed(Instant now, SessionId id, Session& session
     case v1::SessionRequest::kAcquire:
     case v1::SessionRequest::kCampaign: {
       if (operation.cancelled) {
-        fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
+        fail_cancelled(now, id, sequence);
         return;
       }
       if (operation.withdrawn) {
@@ -685,7 +685,7 @@ void Sessions::Impl::on_operation_not_written(Instant now, Ticket ticket, const 
   operation.ticket = 0;
   const SessionId id = pending.session;
   if (operation.cancelled) {
-    fail(now, id, pending.number, kCanceled, "CANCELLED", "by its client");
+    fail_cancelled(now, id, pending.number);
     return;
   }
   if (operation.withdrawn) {
@@ -727,6 +727,10 @@ void Sessions::Impl::fail(Instant now, SessionId id, uint64_t sequence, keyspace
   out.mutable_error()->set_reason(std::string(reason));
   out.mutable_error()->set_message(std::string(message));
   finish(now, id, sequence, std::move(out));
+}
+
+void Sessions::Impl::fail_cancelled(Instant now, SessionId id, uint64_t sequence) {
+  fail(now, id, sequence, kCanceled, "CANCELLED", "by its client");
 }
 
 void Sessions::Impl::fail(Instant now, SessionId id, uint64_t sequence, const Reply& reply) {

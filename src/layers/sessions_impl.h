@@ -227,6 +227,7 @@ class Sessions::Impl {
   void fail(Instant now, SessionId id, uint64_t sequence, keyspace::GrpcCode code, std::string_view reason,
             std::string_view message);
   void fail(Instant now, SessionId id, uint64_t sequence, const Reply& reply);
+  void fail_cancelled(Instant now, SessionId id, uint64_t sequence);
   void run_cancels_of(Instant now, SessionId id, uint64_t target);
   void withdraw_claims(Instant now, SessionId id, uint64_t sequence, uint64_t unknown);
   void run_withdrawal(Instant now, uint64_t number);

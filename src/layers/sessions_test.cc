@@ -88,6 +88,27 @@ class SessionsTest : public testing::Test {
     request.mutable_transfer()->set_to(to);
     return request;
   }
+  static v1::SessionRequest asked_again(v1::SessionRequest request) {
+    request.set_again(true);
+    return request;
+  }
+  // Of a stream of its own, that a single call is.
+  StreamId call_of(int64_t session) {
+    const StreamId call = world_.sessions().open_stream();
+    v1::SessionIdentity identity;
+    identity.set_session(session);
+    identity.set_secret(std::string(kSecret));
+    identity.set_incarnation(1);
+    world_.sessions().introduce(world_.now, call, identity);
+    return call;
+  }
+  // Another stream, where the session goes on.
+  StreamId attached_elsewhere(int64_t session) {
+    const StreamId other = world_.sessions().open_stream();
+    ask_at(other, attach_of(session, 2));
+    world_.settle();
+    return other;
+  }
   // Session 1 owns `orders`, and 2 waits.
   void stand_in_line() {
     open(1);
@@ -378,8 +399,7 @@ TEST_F(SessionsTest, WhatWasRefusedDoesNotHappenLater) {
   world_.delay_write();
   world_.put("orders/abc");
   ask(attach_of(1, 2));
-  v1::SessionRequest again = acquire_of(1, 1, "orders", true);
-  again.set_again(true);
+  const v1::SessionRequest again = asked_again(acquire_of(1, 1, "orders", true));
   world_.settle();
   ask(again);
   EXPECT_EQ(settled(), "1#1 error UNKNOWN_OUTCOME; 1 attached; 1#1 error WOULD_BLOCK");
@@ -392,12 +412,9 @@ TEST_F(SessionsTest, ARepeatedAcquireIsAnsweredFromTheState) {
   open(1);
   ask(acquire_of(1, 1, "orders"));
   EXPECT_EQ(settled(), "1#1 claimed orders@2+");
-  const StreamId other = world_.sessions().open_stream();
-  ask_at(other, attach_of(1, 2));
-  world_.settle();
+  const StreamId other = attached_elsewhere(1);
   EXPECT_EQ(said_to(other), "1 attached orders@2+");
-  v1::SessionRequest again = acquire_of(1, 1, "orders");
-  again.set_again(true);
+  const v1::SessionRequest again = asked_again(acquire_of(1, 1, "orders"));
   ask_at(other, again);
   world_.settle();
   EXPECT_EQ(said_to(other), "1#1 claimed orders@2+");
@@ -449,12 +466,7 @@ TEST_F(SessionsTest, ACancelOfWhatIsWithdrawnIsAnswered) {
   uint64_t sequence = 1;
   for (const char how : {'n', 'g', 'u'}) {
     SCOPED_TRACE(how);
-    const StreamId call = world_.sessions().open_stream();
-    v1::SessionIdentity identity;
-    identity.set_session(2);
-    identity.set_secret(std::string(kSecret));
-    identity.set_incarnation(1);
-    world_.sessions().introduce(world_.now, call, identity);
+    const StreamId call = call_of(2);
     const uint64_t target = ++sequence;
     ask_at(call, acquire_of(2, target, how == 'g' ? "orders" : "other"));  // stands in line for orders already
     ask(cancel_of(2, ++sequence, target, "other"));
@@ -472,14 +484,10 @@ TEST_F(SessionsTest, ACancelIsAnsweredWhateverIsDecided) {
   ask(acquire_of(1, 1, "orders"));
   EXPECT_EQ(settled(), "1#1 claimed orders@2+");
   // Nothing of it stands any more when it is answered again.
-  const StreamId other = world_.sessions().open_stream();
-  ask_at(other, attach_of(1, 2));
-  world_.settle();
+  const StreamId other = attached_elsewhere(1);
   (void)said_to(other);
-  v1::SessionRequest again = acquire_of(1, 1, "orders");
-  again.set_again(true);
   world_.erase("orders/1");
-  ask_at(other, again);
+  ask_at(other, asked_again(acquire_of(1, 1, "orders")));
   ask_at(other, cancel_of(1, 2, 1, "orders"));
   world_.settle();
   EXPECT_EQ(said_to(other), "1 lost orders@2 DELETED; 1#1 error CLAIM_LOST; 1#2 cancelled");
@@ -899,6 +907,26 @@ TEST_F(SessionElectionsTest, WhoIsBoundIsCancelledInEitherState) {
   }
 }
 
+// One waits for a transfer that looks once more, since somebody came; and the transfer's call ends while it does.
+TEST_F(SessionElectionsTest, ACancelOfWhatLooksAgainIsAnswered) {
+  for (const int64_t session : {1, 2}) open(session);
+  ask(campaign_of(1, 1, "boss", 0));
+  (void)settled();
+  ask(campaign_of(2, 1, "boss", 0));
+  (void)settled();
+  const StreamId call = call_of(1);
+  ask_at(call, transfer_of(1, 2, "boss", create_of("boss/1"), 2));
+  ask(cancel_of(1, 3, 2, "boss"));
+  ASSERT_EQ(world_.writes_waiting(), 1U);
+  world_.put("boss/abc");
+  ASSERT_TRUE(world_.step());  // its entry, which does nothing
+  ASSERT_NE(create_of("boss/1"), 0);
+  ASSERT_EQ(world_.reads_waiting(), 1U) << "for its look";
+  world_.sessions().withdraw(world_.now, call, SessionId(1), 2);
+  EXPECT_EQ(settled(), "1#3 cancelled");
+  EXPECT_EQ(create_of("boss/1"), 0);
+}
+
 // Between the look and the entry the one named gives up.
 TEST_F(SessionElectionsTest, NoTransferToWhoLeftTheLine) {
   for (const int64_t session : {1, 2}) open(session);
@@ -937,8 +965,7 @@ TEST_F(SessionElectionsTest, TransferToACandidateAndToNobodyElse) {
   ask(transfer_of(1, 4, "boss", token, 3));  // repeated
   EXPECT_EQ(settled(), "1#4 released");
   // Refused, and marked since it was asked before; asked once more it is no success.
-  v1::SessionRequest again = transfer_of(3, 2, "boss", token + 1, 9);
-  again.set_again(true);
+  const v1::SessionRequest again = asked_again(transfer_of(3, 2, "boss", token + 1, 9));
   for (int i = 0; i < 2; ++i) {
     ask(again);
     EXPECT_EQ(settled(), "3#2 error NO_CANDIDATE");

@@ -122,6 +122,7 @@ class TestWorld final : public SessionsWorld {
   Sessions& sessions() { return sessions_; }
   keyspace::Keyspace& keyspace() { return keyspace_; }
   size_t writes_waiting() const { return writes_.size(); }
+  size_t reads_waiting() const { return reads_.size(); }
   size_t keep_alives_waiting() const { return keep_alives_.size(); }
   uint64_t index() const { return index_; }
 
