@@ -67,7 +67,7 @@ void Replica::raise_feature_level(Instant now) {
   step(now, raft::Propose{.commands = {&bytes, 1}});
   if (output_.proposal->refusal != raft::Refusal::kNone) return;
   REACHED(feature_level_raised);
-  note_proposed(bytes.size());
+  note_proposed(now, bytes.size());
 }
 
 Instant Replica::next_features_deadline() const {

@@ -302,7 +302,7 @@ void Replica::finish_entry(Instant now, const Entry& entry) {
     on_term_passed(entry.term);
   }
   if (entry.type == EntryType::kCommand) {
-    if (entry.term == undone_term_) undone_bytes_ -= std::min(undone_bytes_, entry.payload.size());
+    backlog_.note_applied(entry.term, entry.index, entry.payload.size());
     const keyspace::Effects& effects = keyspace_->effects();
     if (lease_clock_.is_leading()) {
       for (const LeaseId id : effects.leases_ended) {
@@ -413,7 +413,7 @@ bool Replica::propose_end(Instant now, const keyspace::CommandHeader& header, By
     expiry_not_before_ = now + kExpiryRetry;
     return false;
   }
-  note_proposed(command.size());
+  note_proposed(now, command.size());
   return true;
 }
 
@@ -470,7 +470,7 @@ bool Replica::propose_remaining(Instant now, LeaseId lease, std::optional<int64_
       {.kind = keyspace::CommandKind::kInternal, .term = raft_.status().term}, command.build());
   step(now, raft::Propose{.commands = {&bytes, 1}});
   if (output_.proposal->refusal != raft::Refusal::kNone) return false;
-  note_proposed(bytes.size());
+  note_proposed(now, bytes.size());
   lease_checkpoints_.note_proposed(lease);
   return true;
 }
@@ -493,7 +493,7 @@ void Replica::compact_history(Instant now) {
   const SharedBytes command = keyspace::encode_command({.kind = keyspace::CommandKind::kCompact, .term = term}, body);
   step(now, raft::Propose{.commands = {&command, 1}});
   if (output_.proposal->refusal != raft::Refusal::kNone) return;  // due again with the next mark
-  note_proposed(command.size());
+  note_proposed(now, command.size());
   ++counters_.compactions_proposed;
 }
 

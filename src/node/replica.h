@@ -25,6 +25,7 @@
 #include "keyspace/history_budget.h"
 #include "keyspace/keyspace.h"
 #include "keyspace/snapshot.h"
+#include "node/backlog.h"
 #include "node/digest_comparison.h"
 #include "node/features.h"
 #include "node/follower_lag.h"
@@ -105,7 +106,8 @@ struct ReplicaOptions {
   LeaseClock::Options leases;
   // Writes that wait here for a leader or their entry, and their bytes: beyond it they are refused at once. Releases
   // may take a quarter more. The same holds of what a leader has proposed and not applied: three quarters of
-  // raft.uncommitted_bytes_max, and for releases all of it.
+  // raft.uncommitted_bytes_max, and for releases all of it; and none of it older than half a request may take, for
+  // releases all of that: who asked for what comes behind would have given up.
   size_t writes_pending_max = 65'536;
   size_t write_bytes_pending_max = size_t{64} << 20;
   size_t reads_pending_max = 65'536;
@@ -296,9 +298,9 @@ class Replica {
   [[nodiscard]] std::optional<size_t> propose_batch(Instant now, WriteLane lane, size_t count);
   void forward(Instant now, WriteLane lane);
   // Why the leader takes no more of this lane now.
-  [[nodiscard]] std::optional<RequestRefusal> refusal_of(WriteLane lane, size_t bytes) const;
+  [[nodiscard]] std::optional<RequestRefusal> refusal_of(Instant now, WriteLane lane, size_t bytes) const;
   void refuse_waiting(WriteLane lane, size_t count, RequestRefusal refusal);
-  void note_proposed(size_t bytes);
+  void note_proposed(Instant now, size_t bytes);
   void resend(Instant now, uint64_t from);
   void send_forward(uint64_t first, const std::vector<ByteView>& commands);
   void forget(std::map<uint64_t, PendingWrite>::iterator write);
@@ -442,9 +444,7 @@ class Replica {
   uint64_t last_request_ = 0;
   size_t write_bytes_ = 0;
   std::array<std::deque<uint64_t>, kWriteLanes> waiting_;  // requests that wait for a leader, ascending
-  // As leader: of commands proposed in this term and not applied.
-  size_t undone_bytes_ = 0;
-  Term undone_term_;
+  Backlog backlog_;                                        // as leader
   // Forwarding in the term it was begun in.
   Term forward_term_;
   uint64_t forward_next_ = 1;

@@ -436,6 +436,41 @@ TEST(ReplicaTest, ALeaderThatHasTooMuchUnderWayStillTakesReleases) {
   EXPECT_EQ(group.kind(forwarded_release), "applied");
 }
 
+// However few bytes it is: what came behind would be asked for again before it is done.
+TEST(ReplicaTest, ALeaderWhoseOldestWaitsForLongTakesNoMore) {
+  ReplicaOptions options;
+  options.request_timeout = milliseconds(400);
+  Group group(3, options);
+  const uint64_t leader = group.elect();
+  const uint64_t follower = leader == 1 ? 2 : 1;
+  const auto kind_of = [&](Ticket ticket) {
+    group.settle();
+    return group.kind(ticket);
+  };
+  group.lose = [leader](uint64_t from, uint64_t, const std::string& frame) {
+    return from != leader && frame.front() == static_cast<char>(FrameKind::kConsensus);
+  };
+  group.put(leader, "key");
+  group.advance(milliseconds(200));
+  EXPECT_EQ(kind_of(group.put(leader, "key")), "none") << "as old as it may be";
+  group.advance(milliseconds(1));
+  EXPECT_EQ(kind_of(group.put(leader, "key")), "refused");
+  EXPECT_EQ(kind_of(group.put(follower, "key")), "refused");
+  const Ticket release = group.erase(leader, "key");
+  EXPECT_EQ(kind_of(release), "none");
+  group.advance(milliseconds(198));
+  EXPECT_EQ(kind_of(group.erase(leader, "key")), "none");
+  group.advance(milliseconds(2));
+  EXPECT_EQ(kind_of(group.erase(leader, "key")), "refused");
+  EXPECT_EQ(kind_of(group.erase(follower, "key")), "refused");
+  group.lose = nullptr;
+  group.advance(milliseconds(150));
+  EXPECT_EQ(group.kind(release), "applied");
+  const Ticket last = group.put(leader, "key");
+  group.advance(milliseconds(50));
+  EXPECT_EQ(group.kind(last), "applied");
+}
+
 TEST(ReplicaTest, ALeaderWithAFullDiskTakesReleasesOnly) {
   Group group(1);
   group.elect();

@@ -89,20 +89,23 @@ void Replica::flush_writes(Instant now) {
   }
 }
 
-std::optional<RequestRefusal> Replica::refusal_of(WriteLane lane, size_t bytes) const {
+std::optional<RequestRefusal> Replica::refusal_of(Instant now, WriteLane lane, size_t bytes) const {
   const bool release = lane == WriteLane::kRelease;
   if (disk_full_ && !release) return RequestRefusal::kNoSpace;
-  const size_t undone = undone_term_ == raft_.status().term ? undone_bytes_ : 0;
+  const Term term = raft_.status().term;
+  const size_t undone = backlog_.bytes(term);
   const size_t limit = options_.raft.uncommitted_bytes_max;
   if (undone > 0 && undone + bytes > (release ? limit : limit / 4 * 3)) return RequestRefusal::kOverloaded;
+  if (backlog_.age(now, term) > (release ? options_.request_timeout : options_.request_timeout / 2)) {
+    REACHED(backlog_too_old);
+    return RequestRefusal::kOverloaded;
+  }
   return std::nullopt;
 }
 
-void Replica::note_proposed(size_t bytes) {
-  const Term term = raft_.status().term;
-  if (undone_term_ != term) undone_bytes_ = 0;
-  undone_term_ = term;
-  undone_bytes_ += bytes;
+void Replica::note_proposed(Instant now, size_t bytes) {
+  const raft::Status status = raft_.status();
+  backlog_.note_proposed(now, status.term, status.last.index, bytes);
 }
 
 void Replica::refuse_waiting(WriteLane lane, size_t count, RequestRefusal refusal) {
@@ -142,7 +145,7 @@ std::optional<size_t> Replica::propose_batch(Instant now, WriteLane lane, size_t
   while (commands.size() < count) {
     const SharedBytes& command = writes_.at(waiting[commands.size()]).command;
     if (!commands.empty() && bytes + command.size() > options_.batch_bytes_max) break;
-    refusal = refusal_of(lane, bytes + command.size());
+    refusal = refusal_of(now, lane, bytes + command.size());
     if (refusal) break;
     bytes += command.size();
     commands.push_back(command);
@@ -155,7 +158,7 @@ std::optional<size_t> Replica::propose_batch(Instant now, WriteLane lane, size_t
       return count;
     }
     if (result.refusal != raft::Refusal::kNone) return std::nullopt;
-    note_proposed(bytes);
+    note_proposed(now, bytes);
     for (size_t i = 0; i < commands.size(); ++i) writes_.at(waiting[i]).term = result.term;
     counters_.writes_proposed += commands.size();
     waiting.erase(waiting.begin(), waiting.begin() + static_cast<ptrdiff_t>(commands.size()));
@@ -269,14 +272,14 @@ void Replica::on(Instant now, NodeId from, const Forward& frame) {
     while (end < commands.size() && bytes + commands[end].size() <= options_.batch_bytes_max) {
       bytes += commands[end++].size();
     }
-    const std::optional<RequestRefusal> refused = refusal_of(lane, bytes);
+    const std::optional<RequestRefusal> refused = refusal_of(now, lane, bytes);
     raft::Refusal refusal = raft::Refusal::kOverloaded;
     if (!refused) {
       step(now, raft::Propose{.commands = std::span(commands).subspan(at, end - at)});
       refusal = output_.proposal->refusal;
     }
     if (refusal == raft::Refusal::kNone) {
-      note_proposed(bytes);
+      note_proposed(now, bytes);
       source.next += end - at;
       at = end;
       continue;
