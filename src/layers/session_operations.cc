@@ -797,8 +797,9 @@ void Sessions::Impl::withdraw_claims(Instant now, SessionId id, uint64_t sequenc
     } else {
       withdrawal.names.push_back(
           {.name = name, .token = claim->second.token, .may_be_candidate = claim->second.kind == ClaimKind::kElection});
+      // Another operation's, or known from an attachment: whoever waits for that hears what becomes of it.
+      if (unknown == 0 || claim->second.operation == sequence) forget_claim(session, name);
     }
-    forget_claim(session, name);
   }
   waits_.erase({at->second.deadline, {id, sequence}});
   session.operations.erase(at);

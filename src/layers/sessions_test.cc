@@ -508,6 +508,25 @@ TEST_F(SessionsTest, ACancelIsAnsweredWhateverIsDecided) {
   EXPECT_EQ(said_to(other), "1#7 released; 1#8 cancelled");
 }
 
+// What another operation of the session waits for is told, whatever a single call for the same name comes to.
+TEST_F(SessionsTest, WhatAnotherOperationWaitsForIsToldOf) {
+  stand_in_line();
+  (void)said();
+  const StreamId call = call_of(2);
+  ask_at(call, acquire_of(2, 2, "orders"));
+  world_.sessions().withdraw(world_.now, call, SessionId(2), 2);
+  world_.lose_write();
+  world_.settle();
+  // And once more, overtaken by a later incarnation.
+  ask_at(call, acquire_of(2, 3, "orders"));
+  world_.sessions().withdraw(world_.now, call, SessionId(2), 3);
+  world_.apply({.kind = keyspace::CommandKind::kInternal, .session = SessionId(2), .incarnation = 2, .sequence = 9},
+               CommandBuilder().build());
+  world_.settle();
+  world_.erase("orders/1");
+  EXPECT_EQ(settled(), "1 lost orders@2 DELETED; 2 granted orders@3");
+}
+
 // The session was attached at another server meanwhile, and was told of its grant there: what this one wants to take
 // back is not what waited.
 TEST_F(SessionsTest, WhatWasGrantedMeanwhileIsNotTakenBack) {
