@@ -788,18 +788,20 @@ void Sessions::Impl::withdraw_claims(Instant now, SessionId id, uint64_t sequenc
                         .sequence = sequence};
   for (const std::string& name : at->second.names) {
     const auto claim = session.claims.find(name);
-    if (claim == session.claims.end() && unknown == 0) {
+    const bool tracked = claim != session.claims.end();
+    // Another operation's, or known from an attachment: whoever waits for that hears what becomes of it.
+    const bool is_its = tracked && claim->second.operation == sequence;
+    if (!is_its && unknown == 0) {
       withdrawal.is_void = true;
       continue;
     }
-    if (claim == session.claims.end()) {
-      withdrawal.names.push_back({.name = name});
-    } else {
+    if (tracked) {
       withdrawal.names.push_back(
           {.name = name, .token = claim->second.token, .may_be_candidate = claim->second.kind == ClaimKind::kElection});
-      // Another operation's, or known from an attachment: whoever waits for that hears what becomes of it.
-      if (unknown == 0 || claim->second.operation == sequence) forget_claim(session, name);
+    } else {
+      withdrawal.names.push_back({.name = name});
     }
+    if (is_its) forget_claim(session, name);
   }
   waits_.erase({at->second.deadline, {id, sequence}});
   session.operations.erase(at);

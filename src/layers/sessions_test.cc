@@ -576,6 +576,32 @@ TEST_F(SessionsTest, AWaitThatEndsInItsGrantIsGranted) {
   EXPECT_EQ(create_of("b/2"), 0);
 }
 
+// Of several one was lost, and asked for again: the time limit of the first says nothing of that.
+TEST_F(SessionsTest, AWaitThatEndsTakesOnlyWhatIsItsOwn) {
+  open(1);
+  open(2);
+  ask(acquire_of(1, 1, "a"));
+  ask(acquire_of(1, 2, "b"));
+  world_.settle();
+  v1::SessionRequest request = operation_of(2, 1);
+  for (const char* name : {"a", "b"}) request.mutable_acquire()->add_names(name);
+  request.mutable_acquire()->set_up_to_ms(500);
+  ask(request);
+  world_.settle();
+  (void)said();
+  world_.erase("a/2");
+  EXPECT_EQ(settled(), "2 lost a@4 DELETED");
+  ask(acquire_of(2, 2, "a"));
+  EXPECT_EQ(settled(), "2#2 claimed a@6");
+  world_.now += milliseconds(500);
+  world_.sessions().tick(world_.now);
+  EXPECT_EQ(settled(), "2#1 error WOULD_BLOCK");
+  EXPECT_EQ(create_of("b/2"), 0);
+  EXPECT_EQ(create_of("a/2"), 6);
+  world_.erase("a/1");
+  EXPECT_EQ(settled(), "1 lost a@2 DELETED; 2 granted a@6");
+}
+
 // A later incarnation asked again for what an earlier one's call left: that is the later one's.
 TEST_F(SessionsTest, WhatALaterIncarnationAskedForIsNotTakenBack) {
   open(1);
